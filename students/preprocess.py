@@ -27,7 +27,6 @@ class Preprocess(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
-    @torch.autocast("cpu", enabled=False)
     def forward(self, views: Tensor) -> Tensor:
         x = views.float() / 255 if views.dtype == torch.uint8 else views.float()
         if x.shape[1] != self.in_chans:
