@@ -41,4 +41,6 @@ class Preprocess(nn.Module):
         if x.shape[1] == 3 and self.in_chans == 1:
             weights = x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
             return (x * weights).sum(1, keepdim=True)
-        raise ValueError(f"images have {x.shape[1]} channels but the model takes {self.in_chans}; use 1 or 3 for either")
+        raise ValueError(
+            f"images have {x.shape[1]} channels but the model takes {self.in_chans}; use 1 or 3 for either"
+        )

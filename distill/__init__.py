@@ -1,0 +1,35 @@
+"""Distil a pretrained timm model into a Vision Transformer built from scratch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distill import losses
+    from distill.data import Arrays, Folder
+    from distill.job import run
+    from distill.recipe import Optim, Recipe
+    from distill.views import Views
+    from students import Outputs
+
+__all__ = ["Arrays", "Folder", "Optim", "Outputs", "Recipe", "Views", "losses", "run"]
+
+_HOMES = {
+    "Arrays": "distill.data",
+    "Folder": "distill.data",
+    "Optim": "distill.recipe",
+    "Outputs": "students.outputs",
+    "Recipe": "distill.recipe",
+    "Views": "distill.views",
+    "run": "distill.job",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Each name is fetched when it is first used: asking for --help must not wait for torch.
+    if name == "losses":
+        return import_module("distill.losses")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'distill' has no attribute {name!r}")

@@ -1,0 +1,70 @@
+"""The report as a table in the terminal, and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from distill.compare.runs import Row
+
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "role": lambda row: row.role,
+    "model": lambda row: row.name,
+    "top-1 %": lambda row: _share(row.top1, row.top1_interval),
+    "top-5 %": lambda row: _share(row.top5, row.top5_interval),
+    "agrees %": lambda row: _share(row.agreement),
+    "KL": lambda row: "–" if row.kl is None else f"{row.kl:.3f}",
+    "kept %": lambda row: _share(row.kept),
+    "params": lambda row: f"{row.params / 1e6:.2f} M",
+}
+
+LEGEND = (
+    "In brackets: 95 % interval. agrees: share of images on which a model decides as the teacher does. "
+    "KL: from the teacher's probabilities to the model's, in nats. kept: share of the teacher's top-1."
+)
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The comparison for a terminal."""
+    shown = Table(title=f"on the same {rows[0].images:,} validation images", title_justify="left", box=None)
+    for name in COLUMNS:
+        shown.add_column(name, justify="left" if name in ("role", "model") else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*(escape(cell(row)) for cell in COLUMNS.values()))
+    return shown
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The comparison as a Markdown page."""
+    lines = ["# Comparison", "", f"On the same {rows[0].images:,} validation images.", ""]
+    lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+    for row in rows:
+        # A name is a user's text: a bar or a tag in it must not become layout.
+        cells = (cell(row).replace("|", "\\|").replace("<", "&lt;") for cell in COLUMNS.values())
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", LEGEND, *_differences(rows)]) + "\n"
+
+
+def _differences(rows: Sequence[Row]) -> list[str]:
+    baselines = [row for row in rows if row.role == "baseline" and row.top1 is not None]
+    return [
+        f"\n{row.name} is {100 * (row.top1 - baseline.top1):+.1f} points of top-1 from {baseline.name}, "
+        "the same student without a teacher."
+        for baseline in baselines
+        for row in rows
+        if row.role == "student" and row.top1 is not None and baseline.top1 is not None
+    ]
+
+
+def closing_lines(rows: Sequence[Row]) -> list[str]:
+    """What is said under the table."""
+    return [line.strip() for line in _differences(rows)]
+
+
+def _share(share: float | None, interval: tuple[float, float] | None = None) -> str:
+    if share is None:
+        return "–"
+    bounds = f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else ""
+    return f"{100 * share:.2f}{bounds}"

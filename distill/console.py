@@ -1,0 +1,125 @@
+"""What a person sees during a run: tables and a live line on a terminal, plain lines elsewhere, one process only."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console as Rich
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from distill.evaluate import Score, interval
+
+PLAIN_EVERY_SECONDS = 15.0
+
+
+class Console:
+    """Writes to the terminal on the main process; silent on the others."""
+
+    def __init__(self, *, main: bool = True) -> None:
+        self.rich = Rich(quiet=not main, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+    def say(self, text: str) -> None:
+        """One line of plain text."""
+        self.rich.print(escape(text))
+
+    def show(self, table: Table) -> None:
+        """A table."""
+        self.rich.print(table, soft_wrap=False)
+
+    def summary(self, title: str, rows: list[tuple[str, str]]) -> None:
+        """Names and values, one a row."""
+        table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, show_header=False)
+        table.add_column(style="cyan", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in rows:
+            table.add_row(escape(name), escape(value))
+        self.show(table)
+
+    def accuracy(self, result: Score) -> str:
+        """A score in a phrase."""
+        if result.top1 is None:
+            return f"{result.images} images without labels"
+        low, high = interval(result.top1, result.labelled)
+        return f"top-1 {result.top1:.2%} (95 % interval {low:.1%} to {high:.1%}) of {result.labelled:,} images"
+
+    @contextmanager
+    def progress(self, steps: int, start: int, batch_size: int) -> Iterator[TrainProgress]:
+        """Live progress of training."""
+        with self._bar("{task.fields[detail]}") as bar:
+            yield TrainProgress(self, bar, steps, start, batch_size)
+
+    @contextmanager
+    def counting(self, title: str, total: int) -> Iterator[_Counter]:
+        """Live progress of work that is counted in images."""
+        with self._bar("{task.fields[detail]}") as bar:
+            counter = _Counter(self, bar, title, total)
+            yield counter
+            counter.finish()
+
+    def _bar(self, detail: str) -> Progress:
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn(detail),
+            console=self.rich,
+            disable=not self.rich.is_terminal,
+            expand=True,
+        )
+
+
+class TrainProgress:
+    """The live line of training: losses, learning rate, images/s, time left; now and then a line where there is none."""
+
+    def __init__(self, console: Console, bar: Progress, steps: int, start: int, batch_size: int) -> None:
+        self.console, self.bar, self.steps, self.done, self.batch_size = console, bar, steps, start, batch_size
+        self.task: TaskID = bar.add_task("train", total=steps, completed=start, detail="")
+        self.start = start
+        self.began = self.spoke = time.perf_counter()
+
+    def advance(self, means: dict[str, float], lr: float) -> None:
+        """One step is done, with these mean losses."""
+        self.done += 1
+        now = time.perf_counter()
+        rate = (self.done - self.start) / (now - self.began)
+        terms = " ".join(f"{name} {value:.3f}" for name, value in means.items() if name != "total")
+        detail = f"loss {means['total']:.3f} ({terms}) lr {lr:.1e} {rate * self.batch_size:.0f} images/s"
+        self.bar.update(self.task, completed=self.done, detail=escape(detail))
+        if not self.console.rich.is_terminal and now - self.spoke >= PLAIN_EVERY_SECONDS:
+            self.spoke = now
+            self.console.say(f"step {self.done}/{self.steps} {detail}, {_clock((self.steps - self.done) / rate)} left")
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self.console.say(text)
+
+
+class _Counter:
+    """Counts images towards a total."""
+
+    def __init__(self, console: Console, bar: Progress, title: str, total: int) -> None:
+        self.console, self.bar, self.title, self.total, self.done = console, bar, title, total, 0
+        self.task: TaskID = bar.add_task(escape(title), total=total, detail="")
+        self.began = time.perf_counter()
+
+    def advance(self, images: int) -> None:
+        self.done += images
+        rate = self.done / (time.perf_counter() - self.began)
+        self.bar.update(self.task, completed=self.done, detail=f"{rate:.0f} images/s")
+
+    def finish(self) -> None:
+        if not self.console.rich.is_terminal:
+            seconds = time.perf_counter() - self.began
+            self.console.say(f"{self.title}: {self.done:,} images in {_clock(seconds)}")
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,145 @@
+"""The global batches of a run, and one process's part of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from distill.data import UNLABELLED, Images
+from distill.views import Transform, at_address, order
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Views [B, C, H, W] and labels [B], None if unlabelled, of the images at `position` … of an epoch's order."""
+
+    views: Tensor
+    labels: Tensor | None
+    epoch: int
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a run's images fall into steps, accumulation steps and processes. Incomplete batches are left out."""
+
+    images: int
+    batch_size: int
+    epochs: int
+    processes: int = 1
+    accumulate: int = 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.images // self.batch_size
+
+    @property
+    def steps(self) -> int:
+        return self.steps_per_epoch * self.epochs
+
+    @property
+    def part(self) -> int:
+        """Images that one process takes in one accumulation step."""
+        return self.batch_size // (self.processes * self.accumulate)
+
+    def parts(self, process: int, start_step: int) -> Iterator[tuple[int, int]]:
+        """(epoch, position) of each part that a process takes, from a step on."""
+        for step in range(start_step, self.steps):
+            epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+            for micro in range(self.accumulate):
+                part = micro * self.processes + process
+                yield epoch, step_in_epoch * self.batch_size + part * self.part
+
+
+class _Addressed(Dataset[tuple[Tensor, int]]):
+    """Views by address (epoch, index)."""
+
+    def __init__(self, images: Images, transform: Transform, seed: int | None) -> None:
+        self.images, self.transform, self.seed = images, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, address: tuple[int, int]) -> tuple[Tensor, int]:
+        epoch, index = address
+        image, label = self.images[index]
+        if self.seed is None:
+            return self.transform(image), label
+        with at_address(self.seed, epoch, index):
+            return self.transform(image), label
+
+
+class _Parts:
+    """A batch sampler: the addresses of each part in turn."""
+
+    def __init__(self, layout: Layout, seed: int, process: int, start_step: int) -> None:
+        self.layout, self.seed, self.process, self.start_step = layout, seed, process, start_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        current, indices = -1, None
+        for epoch, position in self.layout.parts(self.process, self.start_step):
+            if epoch != current:
+                current, indices = epoch, order(self.seed, epoch, self.layout.images)
+            assert indices is not None
+            yield [(epoch, int(index)) for index in indices[position : position + self.layout.part]]
+
+
+def train_batches(
+    images: Images, transform: Transform, layout: Layout, *, seed: int, process: int, start_step: int, workers: int
+) -> Iterator[Batch]:
+    """One process's parts of the global batches, from `start_step` to the end of the run."""
+    loader = _loader(_Addressed(images, transform, seed), _Parts(layout, seed, process, start_step), workers)
+    for (epoch, position), (views, labels) in zip(layout.parts(process, start_step), loader, strict=True):
+        yield Batch(views, labels, epoch, position)
+
+
+def in_order(
+    images: Images,
+    transform: Transform,
+    *,
+    batch_size: int,
+    workers: int,
+    seed: int | None = None,
+    process: int = 0,
+    processes: int = 1,
+) -> Iterator[Batch]:
+    """One process's share of all the images, in order and each of them once; the last batch is as large as is left.
+
+    With a seed, each is in its random view of epoch 0.
+    """
+    indices = range(process, len(images), processes)
+    parts = [[(0, i) for i in indices[start : start + batch_size]] for start in range(0, len(indices), batch_size)]
+    loader = _loader(_Addressed(images, transform, seed), parts, workers)
+    for part, (views, labels) in zip(parts, loader, strict=True):
+        yield Batch(views, labels, 0, part[0][1])
+
+
+def default_workers(processes_here: int) -> int:
+    """Loader processes for each process of this machine: the cores that are left, one to eight."""
+    return min(max(cores() // processes_here - 1, 1), 8)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _loader(dataset: _Addressed, parts, workers: int) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_sampler=parts,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _collate(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor | None]:
+    views, labels = zip(*samples, strict=True)
+    known = None if UNLABELLED in labels else torch.tensor(labels)
+    return torch.stack(views), known

@@ -1,0 +1,77 @@
+"""The objective: the student and the losses' projections, in the one module that accelerate prepares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from distill.losses import Loss
+from students import ViT
+from students.outputs import Outputs, Shapes
+from students.preprocess import Preprocess
+
+
+class Objective(nn.Module):
+    """Views, what the teacher says of them, and labels -> the losses.
+
+    The student stands under `student`, alone in its name space, so that it is exported without the projections.
+    A loss of weight 0 is left out, and the layers that it alone reads are not asked for.
+    ValueError, with the loss's name, if a loss does not fit the two models or if a head learns nothing.
+    """
+
+    def __init__(self, student: ViT, losses: Mapping[str, Loss], teacher: Shapes | None) -> None:
+        super().__init__()
+        config = student.config
+        shapes = config.shapes()
+        self.preprocess = Preprocess(config.img_hw, config.input_mean, config.input_std)
+        self.student = student
+        self.losses = {name: loss for name, loss in losses.items() if loss.weight}
+        self.bound = {name: _bind(name, loss, shapes, teacher) for name, loss in self.losses.items()}
+        self.projections = nn.ModuleDict({name: b for name, b in self.bound.items() if isinstance(b, nn.Module)})
+        needs = [loss.needs for loss in self.losses.values()]
+        self.student_layers = sorted({shapes.layer(layer) for need in needs for layer in need.student_layers})
+        self.teacher_layers = sorted(
+            {teacher.layer(layer) for need in needs for layer in need.teacher_layers} if teacher else ()
+        )
+        _check_heads(shapes, self.losses)
+
+    def forward(self, views: Tensor, target: Outputs | None, labels: Tensor | None) -> dict[str, Tensor]:
+        """views [B, c, H, W], labels [B] or [B, K] -> each loss unweighted, and their weighted sum as `total`."""
+        student = self.student.outputs(self.preprocess(views), self.student_layers)
+        with torch.autocast(views.device.type, enabled=False):
+            terms = {name: bound(student, target, labels) for name, bound in self.bound.items()}
+            total = torch.stack([self.losses[name].weight * term for name, term in terms.items()]).sum()
+        return {"total": total} | terms
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that are not decayed: the student's own choice, and every bias."""
+        exempt = {f"student.{name}" for name in self.student.no_weight_decay()}
+        return exempt | {name for name, parameter in self.named_parameters() if parameter.ndim <= 1}
+
+
+def _bind(name: str, loss: Loss, student: Shapes, teacher: Shapes | None):
+    try:
+        return loss.bind(student, teacher)
+    except ValueError as error:
+        raise ValueError(f"loss '{name}' {error}") from None
+
+
+def _check_heads(student: Shapes, losses: Mapping[str, Loss]) -> None:
+    # A head that gets no gradient would stay random, and stops DDP with an error about unused parameters.
+    if not losses:
+        raise ValueError("the recipe has no loss of a weight other than 0; give one, such as losses={'labels': ...}")
+    heads = {loss.needs.head for loss in losses.values()}
+    token = student.has_token and bool(heads & {"auto", "token"})
+    of_class = "class" in heads or (not student.has_token and "auto" in heads)
+    if not of_class:
+        raise ValueError(
+            "no loss trains the student's class head; add one on logits, such as CrossEntropy(), or SoftTargets("
+            "head='class')"
+        )
+    if student.has_token and not token:
+        raise ValueError(
+            "no loss trains the student's distillation token; add one such as HardTargets(), "
+            "or use --student.no-distilled"
+        )

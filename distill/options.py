@@ -1,0 +1,32 @@
+"""How a run is carried out: the options that every recipe has beside its own fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """None of these changes what is learnt."""
+
+    out: str | None = None
+    """Run folder; None: runs/<file name of the recipe>, with -alone behind it for --alone."""
+    alone: bool = False
+    """Train the same student on the same data and budget with labels alone: the baseline."""
+    dry_run: bool = False
+    """Check the recipe, take two real steps in a temporary folder, and say what the whole run would take."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto: go on with an unfinished run in the folder; never: remove that run and start over."""
+    workers: int | None = None
+    """Loader processes of each process; None: the cores that are left, one to eight. 0: load in the process."""
+    threads: int | None = None
+    """CPU threads of each process; None: the cores of the machine shared evenly."""
+    log_every_steps: int = 10
+    """Steps between two lines of metrics.jsonl."""
+    eval_every_epochs: int = 1
+    """Epochs between two evaluations; the last epoch always ends with one."""
+    checkpoint_every_steps: int = 100
+    """Steps between two checkpoints; the last step always writes one."""
+    trackers: tuple[str, ...] = ()
+    """accelerate's experiment trackers that get the metrics too: tensorboard, wandb, trackio, mlflow …"""

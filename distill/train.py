@@ -1,0 +1,212 @@
+"""The loop: one linear story from a plan to a trained student, the same for every method."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from timm.utils import ModelEmaV3
+
+from distill import checkpoint
+from distill.console import Console
+from distill.evaluate import Score, score
+from distill.loader import train_batches, in_order
+from distill.mixing import mix
+from distill.optim import build_optimizer, learning_rate
+from distill.options import RunOptions
+from distill.preflight import Plan
+from distill.views import derived_seed, train_transform, val_transform
+from students import ViT
+from students.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from teachers.frozen import FrozenTeacher
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss became NaN or infinite; raised on every process before the optimiser took the step."""
+
+
+def train(
+    plan: Plan,
+    teacher: FrozenTeacher | None,
+    accelerator: Accelerator,
+    out: Path,
+    options: RunOptions,
+    console: Console,
+    *,
+    workers: int,
+    stop_step: int | None = None,
+) -> ViT:
+    """Train from the newest checkpoint in `out`, or from the start, and return the student that is to be kept.
+
+    stop_step ends a rehearsal early. NonFiniteLoss if a term is not finite.
+    """
+    recipe, layout, optim = plan.recipe, plan.layout, plan.recipe.optim
+    config, views = recipe.student, recipe.views
+
+    # Prepare: the objective alone goes to accelerate; the teacher stays outside of it and of every checkpoint.
+    optimizer = build_optimizer(plan.objective, optim, accelerator.device)
+    objective, optimizer = accelerator.prepare(plan.objective, optimizer)
+    student = accelerator.unwrap_model(objective).student
+    ema = ModelEmaV3(student, decay=optim.ema_decay, use_warmup=True) if optim.ema_decay else None
+    if ema:
+        accelerator.register_for_checkpointing(ema.module)
+    kept = ema.module if ema else student
+    assert isinstance(kept, ViT)
+
+    # Resume: every random choice is a function of the step, so the step is all that has to be known.
+    start = checkpoint.load(accelerator, out / "checkpoints")
+    metrics = Metrics(out / "metrics.jsonl", start, accelerator)
+    if start:
+        console.say(f"resumed after step {start} of {layout.steps}")
+    batches = train_batches(
+        plan.train,
+        train_transform(views, plan.view_size, config.in_chans, config.input_mean, config.input_std),
+        layout,
+        seed=recipe.seed,
+        process=accelerator.process_index,
+        start_step=start,
+        workers=workers,
+    )
+
+    # Train.
+    objective.train()
+    with console.progress(layout.steps, start, layout.batch_size) as progress:
+        for step in range(start, layout.steps if stop_step is None else min(stop_step, layout.steps)):
+            lr = learning_rate(optim, step, steps=layout.steps, steps_per_epoch=layout.steps_per_epoch)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            terms: list[dict[str, torch.Tensor]] = []
+            means: dict[str, float] = {}
+            for micro in range(layout.accumulate):
+                batch = next(batches)
+                images = batch.views.to(accelerator.device, non_blocking=True)
+                labels = None if batch.labels is None else batch.labels.to(accelerator.device, non_blocking=True)
+                if views.mixes:
+                    address = {"seed": recipe.seed, "epoch": batch.epoch, "position": batch.position}
+                    images, labels = mix(images, labels, views, config.known_classes(), **address)
+                torch.manual_seed(derived_seed(recipe.seed, step, micro, accelerator.process_index, "dropout"))
+                with accelerator.accumulate(objective):
+                    with accelerator.autocast():
+                        target = teacher(images, plan.objective.teacher_layers) if teacher else None
+                    losses = objective(images, target, labels)
+                    accelerator.backward(losses["total"])
+                    terms.append(losses)
+                    if accelerator.sync_gradients:
+                        means = finite_means(terms, accelerator, step)
+                        if optim.clip_grad is not None:
+                            accelerator.clip_grad_norm_(objective.parameters(), optim.clip_grad)
+                    optimizer.step()
+                    optimizer.zero_grad()
+            if ema:
+                ema.update(student, step)
+            done = step + 1
+            progress.advance(means, lr)
+            if done % options.log_every_steps == 0 or done == layout.steps:
+                metrics.write({"step": done, "epoch": done / layout.steps_per_epoch, "lr": lr, **named(means)})
+            if stop_step is not None:
+                continue
+            epoch, step_in_epoch = divmod(done, layout.steps_per_epoch)
+            if done == layout.steps or (step_in_epoch == 0 and epoch % options.eval_every_epochs == 0):
+                result = evaluate(plan, kept, accelerator, workers)
+                metrics.write({"step": done, "epoch": epoch, **validation(result)})
+                progress.note(f"epoch {epoch} of {optim.epochs}: {console.accuracy(result)}")
+                objective.train()
+            if done == layout.steps or done % options.checkpoint_every_steps == 0:
+                checkpoint.save(accelerator, out / "checkpoints", done)
+    return kept
+
+
+def finite_means(terms: list[dict[str, torch.Tensor]], accelerator: Accelerator, step: int) -> dict[str, float]:
+    """The mean of each term over accumulation steps and processes; NonFiniteLoss, on every process, if one is none."""
+    names = list(terms[0])
+    local = torch.stack([torch.stack([term[name].detach() for name in names]) for term in terms]).mean(0)
+    means = accelerator.reduce(local, reduction="mean")
+    assert isinstance(means, torch.Tensor)
+    values = dict(zip(names, means.tolist(), strict=True))
+    broken = [name for name, value in values.items() if not math.isfinite(value) and name != "total"]
+    if broken or not math.isfinite(values["total"]):
+        raise NonFiniteLoss(
+            f"step {step + 1}: loss {', '.join(broken) or 'total'} is {values[(broken or ['total'])[0]]}; "
+            "no optimiser step was taken. Lower the learning rate or that loss's weight, or train in bf16 or float32"
+        )
+    return values
+
+
+def named(means: dict[str, float]) -> dict[str, float]:
+    """The terms under the names of metrics.jsonl: loss, loss/labels, …"""
+    return {"loss": means["total"]} | {f"loss/{name}": v for name, v in means.items() if name != "total"}
+
+
+def validation(result: Score) -> dict[str, float]:
+    """A score under the names of metrics.jsonl."""
+    values = {"val/top1": result.top1, "val/top5": result.top5, "val/nll": result.nll}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def evaluate(plan: Plan, model: ViT, accelerator: Accelerator, workers: int) -> Score:
+    """Score a student on the validation images, each counted once, whatever the number of processes."""
+    model.eval()
+    config = plan.recipe.student
+    preprocess = Preprocess(config.img_hw, config.input_mean, config.input_std).to(accelerator.device)
+
+    def logits(views: torch.Tensor) -> torch.Tensor:
+        with accelerator.autocast():
+            return model(preprocess(views))
+
+    batches = in_order(
+        plan.val,
+        val_transform(plan.recipe.views, plan.view_size, config.in_chans),
+        batch_size=min(plan.layout.part, 256),
+        workers=workers,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
+    return score(
+        {"student": logits}, batches, device=accelerator.device, total=len(plan.val), reduce=summed(accelerator)
+    )["student"]
+
+
+def summed(accelerator: Accelerator) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function that sums a small float64 tensor over the processes."""
+
+    def reduce(sums: torch.Tensor) -> torch.Tensor:
+        total = accelerator.reduce(sums.to(accelerator.device), reduction="sum")
+        assert isinstance(total, torch.Tensor)
+        return total.cpu()
+
+    return reduce
+
+
+class Metrics:
+    """`metrics.jsonl`, one object a line, and accelerate's trackers. Lines past the resumed step are written anew."""
+
+    def __init__(self, path: Path, start: int, accelerator: Accelerator) -> None:
+        self.path, self.accelerator = path, accelerator
+        self.started = time.perf_counter()
+        if accelerator.is_main_process:
+            lines = path.read_text().splitlines() if path.exists() else []
+            kept = [line for line in lines if _step(line) <= start]
+            path.write_text("".join(line + "\n" for line in kept))
+
+    def write(self, values: dict[str, float]) -> None:
+        if self.accelerator.is_main_process:
+            line = json.dumps(values | {"seconds": round(time.perf_counter() - self.started, 3)})
+            with self.path.open("a") as file:
+                file.write(line + "\n")
+        self.accelerator.log({k: v for k, v in values.items() if k != "step"}, step=int(values["step"]))
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return math.inf  # the last line of a process that was killed while it wrote

@@ -1,0 +1,172 @@
+"""Views: how an image is seen, and the address that decides every random part of it.
+
+The order of images is a function of (seed, epoch), a view of (seed, epoch, index), and a mixture of (seed, epoch,
+position in the epoch). So neither workers, processes, nor a restart change what is trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """How images are cropped, augmented and mixed; timm's words and, but for mixing, timm's transforms."""
+
+    img_size: int | tuple[int, int] | None = None
+    """Height and width in pixels; None: the student's. Each model resizes the view to its own size."""
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Share of the image's area that a random crop takes; 1 1 resizes and crops the centre instead."""
+    ratio: tuple[float, float] = (0.75, 1.3333)
+    """Aspect ratios of the random crop."""
+    hflip: float = 0.5
+    """Probability of a mirror image."""
+    vflip: float = 0.0
+    """Probability of an image upside down."""
+    auto_augment: str | None = None
+    """timm's policies: rand-m9-mstd0.5-inc1 (RandAugment), 3a (3-Augment), augmix-m5-w4-d2, original."""
+    color_jitter: float | None = None
+    """Strength of brightness, contrast and saturation changes; only 3-Augment combines with it."""
+    re_prob: float = 0.0
+    """Probability of random erasing."""
+    re_mode: Literal["const", "rand", "pixel"] = "pixel"
+    """What is put in the erased place: zeros, one random colour, or noise."""
+    mixup: float = 0.0
+    """Alpha of mixup's Beta distribution; 0: none."""
+    cutmix: float = 0.0
+    """Alpha of CutMix's Beta distribution; 0: none."""
+    mix_prob: float = 1.0
+    """Probability that two images are mixed at all, where mixup or cutmix is on."""
+    mix_switch_prob: float = 0.5
+    """Probability of CutMix where both are on."""
+    interpolation: Literal["bicubic", "bilinear", "random"] = "bicubic"
+    """How pixels are resampled in training; validation is bicubic unless this is bilinear."""
+    crop_pct: float = 0.875
+    """Validation: the share of the resized image that the centre crop keeps."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether two images are mixed."""
+        return self.mix_prob > 0 and (self.mixup > 0 or self.cutmix > 0)
+
+
+@contextmanager
+def at_address(*address: int | str) -> Iterator[None]:
+    """Within, Python's, NumPy's and torch's random numbers are a function of the address alone; after, as before."""
+    import torch
+
+    state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed = derived_seed(*address)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state[0])
+        np.random.set_state(state[1])
+        torch.set_rng_state(state[2])
+
+
+def derived_seed(*address: int | str) -> int:
+    """A 63-bit seed from an address such as (seed, epoch, index)."""
+    digest = hashlib.blake2b(repr(address).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def order(seed: int, epoch: int, images: int) -> np.ndarray:
+    """The order [images] in which an epoch shows the images."""
+    return np.random.default_rng(derived_seed(seed, epoch, "order")).permutation(images)
+
+
+Transform = Callable[["Image"], "Tensor"]
+
+
+def train_transform(views: Views, img_size: tuple[int, int], in_chans: int, mean: Any, std: Any) -> Transform:
+    """Image -> random view [C, H, W]: uint8, or float in about 0..1 where something is erased.
+
+    mean and std, one number a channel, are the level that augmentations fill with and the scale of erasing's noise.
+    """
+    import torch
+    from timm.data.random_erasing import RandomErasing
+    from timm.data.transforms_factory import transforms_imagenet_train
+
+    colours = tuple(mean) if len(mean) == 3 else (float(np.mean(mean)),) * 3
+    crops = views.scale != (1.0, 1.0)
+    _, augment, to_tensor = transforms_imagenet_train(
+        img_size,
+        auto_augment=views.auto_augment,
+        color_jitter=views.color_jitter,  # pyright: ignore[reportArgumentType]
+        interpolation=views.interpolation,
+        mean=colours,
+        normalize=False,
+        separate=True,
+    )
+    place = _random_crop(views, img_size) if crops else _centre_crop(views, img_size, 1.0)
+    flip = _flips(views)
+    erase = RandomErasing(views.re_prob, mode=views.re_mode, device="cpu") if views.re_prob else None
+    level, spread = torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
+    changes_colour = bool(views.auto_augment or views.color_jitter)
+
+    def view(image: Image) -> Tensor:
+        # timm's colour operations expect three channels, so a grey view is made grey after them.
+        image = with_channels(image, 3 if changes_colour else in_chans)
+        pixels = to_tensor(with_channels(augment(flip(place(image))), in_chans))
+        if erase is None:
+            return pixels
+        # timm's erasing draws its noise for a normalised image.
+        return erase((pixels.float() / 255 - level) / spread) * spread + level
+
+    return view
+
+
+def val_transform(views: Views, img_size: tuple[int, int], in_chans: int) -> Transform:
+    """Image -> the one view [C, H, W], uint8, that validation uses: shorter side resized, centre cropped."""
+    from timm.data.transforms import MaybePILToTensor
+
+    place, to_tensor = _centre_crop(views, img_size, views.crop_pct), MaybePILToTensor()
+    return lambda image: to_tensor(place(with_channels(image, in_chans)))
+
+
+def with_channels(image: Image, in_chans: int) -> Image:
+    """The image as 1-channel grey or 3-channel colour."""
+    mode = "L" if in_chans == 1 else "RGB"
+    if image.mode == mode:
+        return image
+    if image.mode in ("P", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert(mode)
+
+
+def _random_crop(views: Views, img_size: tuple[int, int]) -> Callable[[Image], Image]:
+    from timm.data.transforms import RandomResizedCropAndInterpolation
+
+    return RandomResizedCropAndInterpolation(
+        img_size, scale=views.scale, ratio=views.ratio, interpolation=views.interpolation
+    )
+
+
+def _centre_crop(views: Views, img_size: tuple[int, int], crop_pct: float) -> Callable[[Image], Image]:
+    from timm.data.transforms_factory import transforms_imagenet_eval
+    from torchvision.transforms import Compose
+
+    interpolation = "bilinear" if views.interpolation == "bilinear" else "bicubic"
+    steps = transforms_imagenet_eval(img_size, crop_pct=crop_pct, interpolation=interpolation, normalize=False)
+    return Compose(steps.transforms[:-1])  # all but the last, which makes a tensor
+
+
+def _flips(views: Views) -> Callable[[Image], Image]:
+    from torchvision.transforms import Compose, RandomHorizontalFlip, RandomVerticalFlip
+
+    return Compose([RandomHorizontalFlip(views.hflip), RandomVerticalFlip(views.vflip)])
