@@ -75,7 +75,7 @@ class Console:
 
 
 class TrainProgress:
-    """The live line of training: losses, learning rate, images/s, time left; now and then a line where there is none."""
+    """Losses, learning rate, images/s and time left: a live line on a terminal, else a line now and then."""
 
     def __init__(self, console: Console, bar: Progress, steps: int, start: int, batch_size: int) -> None:
         self.console, self.bar, self.steps, self.done, self.batch_size = console, bar, steps, start, batch_size

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from distill.compare.runs import Row
     from distill.console import Console
     from distill.preflight import Plan
-    from teachers import FrozenTeacher
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,7 @@ def _distil(plan: Plan, options: RunOptions, accelerator: Accelerator, console: 
     student = train(plan, teacher, accelerator, out, options, console, workers=workers)
 
     if accelerator.is_main_process:
-        crop = {"crop_pct": recipe.views.crop_pct}
-        students.save(student, out / "student", label_names=plan.classes, **crop)
+        students.save(student, out / "student", label_names=plan.classes, crop_pct=recipe.views.crop_pct)
     accelerator.wait_for_everyone()
 
     # What is measured is what was exported.
@@ -130,7 +128,7 @@ def _distil(plan: Plan, options: RunOptions, accelerator: Accelerator, console: 
     candidates = [runs.student_candidate(exported, out, accelerator, baseline=teacher is None)]
     if teacher:
         candidates.insert(0, runs.teacher_candidate(teacher, accelerator))
-    transform = val_transform(recipe.views, plan.view_size, recipe.student.in_chans)
+    transform = val_transform(recipe.views, plan.recipe.view_size, recipe.student.in_chans)
     rows = runs.measure(candidates, plan.val, transform, accelerator, console)
     if accelerator.is_main_process:
         write_report(out, rows)
@@ -181,10 +179,13 @@ def _accelerator(options: RunOptions, out: Path) -> Accelerator:
 
     from distill.loader import cores
 
-    missing = set(options.trackers) - {str(getattr(t, "value", t)) for t in filter_trackers(list(options.trackers))}
-    if missing:
-        raise ValueError(f"tracker '{min(missing)}' is not installed; pip install {min(missing)}, or leave it out")
-    accelerator = Accelerator(log_with=list(options.trackers) or None, project_dir=str(out))
+    accelerator = Accelerator(project_dir=str(out))
+    # Not before: accelerate's own messages need an Accelerator, which must be the first to look at the processes.
+    accelerator.log_with = filter_trackers(list(options.trackers), accelerator.logging_dir)
+    usable = {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
+    for tracker in options.trackers:
+        if tracker not in usable:
+            raise ValueError(f"tracker '{tracker}' is not installed; pip install {tracker}, or leave it out")
     if accelerator.device.type == "cpu":
         # Launchers set one thread a process; on a CPU that leaves the other cores idle.
         torch.set_num_threads(options.threads or max(cores() // _processes_here(), 1))

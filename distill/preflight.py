@@ -18,14 +18,13 @@ from teachers.teacher import Teacher
 class Plan:
     """A recipe that fits: its student's classes filled in, its data opened, its losses bound on a fresh student.
 
-    view_size: (height, width) of the views. teacher: shapes as the losses see them, with a fitted head counted in.
+    teacher: shapes as the losses see them, with a fitted head counted in.
     """
 
     recipe: Recipe
     classes: tuple[str, ...]
     train: Images
     val: Images
-    view_size: tuple[int, int]
     layout: Layout
     teacher: Shapes | None
     objective: Objective
@@ -36,8 +35,8 @@ def check(recipe: Recipe, *, processes: int = 1, accumulate: int = 1) -> Plan:
     _check_optim(recipe.optim)
     data = recipe.data
     classes, train, val = data.classes, data.train(), data.val()
-    recipe = replace(recipe, student=_student(recipe.student, classes))
     _check_labels(recipe, classes)
+    recipe = replace(recipe, student=_student(recipe.student, classes))
     layout = _layout(recipe, len(train), processes, accumulate)
     teacher = recipe.teacher.shapes() if recipe.teacher else None
     if recipe.teacher and teacher:
@@ -48,13 +47,11 @@ def check(recipe: Recipe, *, processes: int = 1, accumulate: int = 1) -> Plan:
 
     torch.manual_seed(recipe.seed)
     objective = Objective(recipe.student.build(), recipe.losses, teacher)
-    size = recipe.views.img_size
     return Plan(
         recipe=recipe,
         classes=classes,
         train=train,
         val=val,
-        view_size=recipe.student.img_hw if size is None else (size, size) if isinstance(size, int) else size,
         layout=layout,
         teacher=teacher,
         objective=objective,
@@ -107,7 +104,8 @@ def _check_optim(optim: Optim) -> None:
             raise ValueError(f"optim.{name} is {getattr(optim, name)}; use 1 or more")
     if not 0 <= optim.warmup_epochs <= optim.epochs:
         raise ValueError(
-            f"optim.warmup_epochs is {optim.warmup_epochs} but the run has {optim.epochs} epochs; use 0 to {optim.epochs}"
+            f"optim.warmup_epochs is {optim.warmup_epochs} but the run has {optim.epochs} epochs; "
+            f"use --optim.warmup-epochs 0 to {optim.epochs}"
         )
     if optim.lr <= 0 or optim.weight_decay < 0:
         raise ValueError(f"optim has lr {optim.lr} and weight_decay {optim.weight_decay}; use lr > 0, decay >= 0")

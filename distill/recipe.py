@@ -62,6 +62,12 @@ class Recipe:
     seed: int = 0
     """Of the weights' start, the order of images and every random view."""
 
+    @property
+    def view_size(self) -> tuple[int, int]:
+        """(height, width) of the views in pixels: the student's unless the views say otherwise."""
+        size = self.views.img_size
+        return self.student.img_hw if size is None else (size, size) if isinstance(size, int) else size
+
     def without_teacher(self) -> Recipe:
         """The same student, data and budget with labels alone: the baseline of a distillation.
 

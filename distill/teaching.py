@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from distill.console import Console
+from distill.data import Images
 from distill.loader import in_order
 from distill.recipe import Recipe, to_json
 from distill.views import order, train_transform, val_transform
@@ -76,9 +77,9 @@ def _fit(plan: Plan, teacher: FrozenTeacher, accelerator: Accelerator, console: 
     config, student, views = plan.recipe.teacher, plan.recipe.student, plan.recipe.views
     assert config is not None
     chosen = order(HEAD_SEED, 0, len(plan.train))[: config.fit_images]
-    images = torch.utils.data.Subset(plan.train, chosen.tolist())  # pyright: ignore[reportArgumentType]
-    plain = val_transform(views, plan.view_size, student.in_chans)
-    random = train_transform(views, plan.view_size, student.in_chans, student.input_mean, student.input_std)
+    images = cast(Images, torch.utils.data.Subset(cast(Any, plan.train), chosen.tolist()))
+    plain = val_transform(views, plan.recipe.view_size, student.in_chans)
+    random = train_transform(views, plan.recipe.view_size, student.in_chans, student.input_mean, student.input_std)
     embeddings, labels = [], []
     with console.counting("teacher's features", 2 * len(chosen)) as counter:
         for transform, seed in ((plain, None), (random, HEAD_SEED)):
@@ -105,7 +106,7 @@ def _fingerprint(plan: Plan, teacher: FrozenTeacher) -> str:
         to_json(teacher.preprocess.img_size),
         recipe.data.fingerprint(),
         to_json(recipe.views),
-        [*plan.view_size, recipe.student.in_chans, config.fit_images],
+        [*plan.recipe.view_size, recipe.student.in_chans, config.fit_images],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

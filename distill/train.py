@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 
 from distill import checkpoint
 from distill.console import Console
 from distill.evaluate import Score, score
-from distill.loader import train_batches, in_order
+from distill.loader import in_order, train_batches
+from distill.metrics import Metrics, of_losses, of_score
 from distill.mixing import mix
 from distill.optim import build_optimizer, learning_rate
 from distill.options import RunOptions
@@ -69,7 +68,7 @@ def train(
         console.say(f"resumed after step {start} of {layout.steps}")
     batches = train_batches(
         plan.train,
-        train_transform(views, plan.view_size, config.in_chans, config.input_mean, config.input_std),
+        train_transform(views, plan.recipe.view_size, config.in_chans, config.input_mean, config.input_std),
         layout,
         seed=recipe.seed,
         process=accelerator.process_index,
@@ -111,13 +110,13 @@ def train(
             done = step + 1
             progress.advance(means, lr)
             if done % options.log_every_steps == 0 or done == layout.steps:
-                metrics.write({"step": done, "epoch": done / layout.steps_per_epoch, "lr": lr, **named(means)})
+                metrics.write({"step": done, "epoch": done / layout.steps_per_epoch, "lr": lr, **of_losses(means)})
             if stop_step is not None:
                 continue
             epoch, step_in_epoch = divmod(done, layout.steps_per_epoch)
             if done == layout.steps or (step_in_epoch == 0 and epoch % options.eval_every_epochs == 0):
                 result = evaluate(plan, kept, accelerator, workers)
-                metrics.write({"step": done, "epoch": epoch, **validation(result)})
+                metrics.write({"step": done, "epoch": epoch, **of_score(result)})
                 progress.note(f"epoch {epoch} of {optim.epochs}: {console.accuracy(result)}")
                 objective.train()
             if done == layout.steps or done % options.checkpoint_every_steps == 0:
@@ -141,17 +140,6 @@ def finite_means(terms: list[dict[str, torch.Tensor]], accelerator: Accelerator,
     return values
 
 
-def named(means: dict[str, float]) -> dict[str, float]:
-    """The terms under the names of metrics.jsonl: loss, loss/labels, …"""
-    return {"loss": means["total"]} | {f"loss/{name}": v for name, v in means.items() if name != "total"}
-
-
-def validation(result: Score) -> dict[str, float]:
-    """A score under the names of metrics.jsonl."""
-    values = {"val/top1": result.top1, "val/top5": result.top5, "val/nll": result.nll}
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def evaluate(plan: Plan, model: ViT, accelerator: Accelerator, workers: int) -> Score:
     """Score a student on the validation images, each counted once, whatever the number of processes."""
     model.eval()
@@ -164,7 +152,7 @@ def evaluate(plan: Plan, model: ViT, accelerator: Accelerator, workers: int) -> 
 
     batches = in_order(
         plan.val,
-        val_transform(plan.recipe.views, plan.view_size, config.in_chans),
+        val_transform(plan.recipe.views, plan.recipe.view_size, config.in_chans),
         batch_size=min(plan.layout.part, 256),
         workers=workers,
         process=accelerator.process_index,
@@ -184,29 +172,3 @@ def summed(accelerator: Accelerator) -> Callable[[torch.Tensor], torch.Tensor]:
         return total.cpu()
 
     return reduce
-
-
-class Metrics:
-    """`metrics.jsonl`, one object a line, and accelerate's trackers. Lines past the resumed step are written anew."""
-
-    def __init__(self, path: Path, start: int, accelerator: Accelerator) -> None:
-        self.path, self.accelerator = path, accelerator
-        self.started = time.perf_counter()
-        if accelerator.is_main_process:
-            lines = path.read_text().splitlines() if path.exists() else []
-            kept = [line for line in lines if _step(line) <= start]
-            path.write_text("".join(line + "\n" for line in kept))
-
-    def write(self, values: dict[str, float]) -> None:
-        if self.accelerator.is_main_process:
-            line = json.dumps(values | {"seconds": round(time.perf_counter() - self.started, 3)})
-            with self.path.open("a") as file:
-                file.write(line + "\n")
-        self.accelerator.log({k: v for k, v in values.items() if k != "step"}, step=int(values["step"]))
-
-
-def _step(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except ValueError:
-        return math.inf  # the last line of a process that was killed while it wrote

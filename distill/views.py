@@ -104,7 +104,7 @@ def train_transform(views: Views, img_size: tuple[int, int], in_chans: int, mean
 
     colours = tuple(mean) if len(mean) == 3 else (float(np.mean(mean)),) * 3
     crops = views.scale != (1.0, 1.0)
-    _, augment, to_tensor = transforms_imagenet_train(
+    steps: Any = transforms_imagenet_train(
         img_size,
         auto_augment=views.auto_augment,
         color_jitter=views.color_jitter,  # pyright: ignore[reportArgumentType]
@@ -113,6 +113,7 @@ def train_transform(views: Views, img_size: tuple[int, int], in_chans: int, mean
         normalize=False,
         separate=True,
     )
+    _, augment, to_tensor = steps
     place = _random_crop(views, img_size) if crops else _centre_crop(views, img_size, 1.0)
     flip = _flips(views)
     erase = RandomErasing(views.re_prob, mode=views.re_mode, device="cpu") if views.re_prob else None
@@ -152,9 +153,8 @@ def with_channels(image: Image, in_chans: int) -> Image:
 def _random_crop(views: Views, img_size: tuple[int, int]) -> Callable[[Image], Image]:
     from timm.data.transforms import RandomResizedCropAndInterpolation
 
-    return RandomResizedCropAndInterpolation(
-        img_size, scale=views.scale, ratio=views.ratio, interpolation=views.interpolation
-    )
+    crop: Any = RandomResizedCropAndInterpolation
+    return crop(img_size, scale=views.scale, ratio=views.ratio, interpolation=views.interpolation)
 
 
 def _centre_crop(views: Views, img_size: tuple[int, int], crop_pct: float) -> Callable[[Image], Image]:

@@ -125,7 +125,7 @@ def _read_config(weights: Path) -> ViTConfig:
         except json.JSONDecodeError as error:
             raise ValueError(f"{file} is no JSON ({error}); save the student again") from error
         student = content.get("student")
-        return _from_json(student) if student else _from_timm(content, file)
+        return ViTConfig().override(**_tuples(student)) if student else _from_timm(content, file)
     try:
         with safe_open(weights, framework="pt") as opened:
             student = (opened.metadata() or {}).get("student")
@@ -133,11 +133,12 @@ def _read_config(weights: Path) -> ViTConfig:
         raise ValueError(f"{weights} is no safetensors file ({error}); save the student again") from error
     if student is None:
         raise ValueError(f"there is no {CONFIG} beside {weights}, and no student in its header; add timm's {CONFIG}")
-    return _from_json(json.loads(student))
+    return ViTConfig().override(**_tuples(json.loads(student)))
 
 
-def _from_json(fields: dict[str, Any]) -> ViTConfig:
-    return ViTConfig().override(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists only, a config tuples only."""
+    return {word: tuple(value) if isinstance(value, list) else value for word, value in fields.items()}
 
 
 def _from_timm(content: dict[str, Any], file: Path) -> ViTConfig:
@@ -156,12 +157,9 @@ def _from_timm(content: dict[str, Any], file: Path) -> ViTConfig:
         fields["in_chans"], *fields["img_size"] = pretrained["input_size"]
     fields |= {word: pretrained[word] for word in ("num_classes", "mean", "std") if word in pretrained}
     fields |= {word: content[word] for word in ("num_classes", "global_pool") if word in content}
-    fields |= content.get("model_args", {})
-    fields = {
-        word: tuple(value) if isinstance(value, list) else value for word, value in fields.items() if value is not None
-    }
+    fields |= {word: value for word, value in content.get("model_args", {}).items() if value is not None}
     try:
-        return TIMM_SIZES[size].override(**fields)
+        return TIMM_SIZES[size].override(**_tuples(fields))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
@@ -187,7 +185,7 @@ def _timm_config(config: ViTConfig, label_names: list[str], crop_pct: float, int
         "num_classes": config.num_classes,
         "num_features": config.embed_dim,
         "global_pool": config.global_pool,
-        "model_args": {word: value for word, value in args.items() if value is not None},
+        "model_args": args,
         "pretrained_cfg": pretrained | ({"label_names": label_names} if label_names else {}),
         "student": dataclasses.asdict(config),
     }

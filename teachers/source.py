@@ -152,8 +152,11 @@ def _install(name: str) -> str:
 
 def _skeleton(teacher: Teacher, timm_name: str, arguments: dict[str, Any]) -> Any:
     try:
-        with torch.device("meta"):
-            return timm.create_model(timm_name, **arguments).eval()
+        try:
+            with torch.device("meta"):
+                return timm.create_model(timm_name, **arguments).eval()
+        except RuntimeError:  # older timm reads numbers out of tensors while it builds, which needs real ones
+            return timm.create_model(timm_name, **arguments).eval().to("meta")
     except Exception as error:  # a folder's or a hub's config.json may ask for anything
         asked = f" with img_size {teacher.img_size}" if "img_size" in arguments else ""
         raise ValueError(f"teacher '{teacher.name}' cannot be built{asked}: {_line(error)}") from error
@@ -198,4 +201,4 @@ def _misfit(plan: Plan, state: dict[str, Tensor]) -> str:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__

@@ -76,9 +76,7 @@ def compare_runs(folders: Sequence[Path], accelerator: Accelerator, console: Con
         head = kept_head(recipes[taught], taught)
         teacher = make_teacher(recipes[taught], accelerator, console, layers=(), head=head)
         candidates.insert(0, teacher_candidate(teacher, accelerator))
-    size = first.views.img_size
-    view_size = first.student.img_hw if size is None else (size, size) if isinstance(size, int) else size
-    transform = val_transform(first.views, view_size, first.student.in_chans)
+    transform = val_transform(first.views, first.view_size, first.student.in_chans)
     return measure(candidates, first.data.val(), transform, accelerator, console)
 
 
@@ -165,8 +163,7 @@ def teacher_candidate(teacher: FrozenTeacher, accelerator: Accelerator) -> Candi
 
 def _check_same_images(recipes: Mapping[Path, Recipe]) -> None:
     def seen(recipe: Recipe) -> Any:
-        size = recipe.views.img_size or recipe.student.img_hw
-        return to_json(recipe.data), recipe.views.crop_pct, size, recipe.student.in_chans
+        return to_json(recipe.data), recipe.views.crop_pct, recipe.view_size, recipe.student.in_chans
 
     (first, recipe), *others = recipes.items()
     for folder, other in others:

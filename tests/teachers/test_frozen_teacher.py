@@ -64,7 +64,7 @@ def test_shapes_are_known_before_the_model(config: Teacher) -> None:
 def test_shapes_by_hand() -> None:
     vit = Teacher(name="vit_tiny_patch16_224", img_size=96).shapes()
     assert (vit.num_classes, vit.embedding, vit.has_token) == (1000, 192, False)
-    assert vit.grids == {layer: (192, 6, 6) for layer in range(12)}  # 96 / 16
+    assert vit.grids == dict.fromkeys(range(12), (192, 6, 6))  # 96 / 16
     resnet = Teacher(name="resnet50", img_size=64).shapes()
     assert (resnet.num_classes, resnet.embedding) == (1000, 2048)
     assert resnet.grids == {0: (64, 32, 32), 1: (256, 16, 16), 2: (512, 8, 8), 3: (1024, 4, 4), 4: (2048, 2, 2)}
@@ -143,7 +143,7 @@ def test_yesterdays_student_teaches(tmp_path, distilled: bool) -> None:
     )
     student = config.build().eval()
     save(student, tmp_path, label_names=["shirt", "shoe", "bag", "coat"])
-    assert Teacher(name=str(tmp_path)).shapes().grids == {layer: (24, 4, 4) for layer in range(3)}
+    assert Teacher(name=str(tmp_path)).shapes().grids == dict.fromkeys(range(3), (24, 4, 4))
     assert Teacher(name=f"local-dir:{tmp_path}").label_names() == ("shirt", "shoe", "bag", "coat")
     assert Teacher(name=str(tmp_path)).weights_source() == f"folder {tmp_path}"
     teacher = Teacher(name=str(tmp_path)).build()

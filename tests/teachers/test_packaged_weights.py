@@ -1,6 +1,7 @@
 """Real weights on real photographs: EfficientNet-Lite0 from its package, through our path and through timm's."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -18,7 +19,9 @@ from teachers.weights import packaged, read_packaged
 pytestmark = pytest.mark.skipif(packaged("tf_efficientnet_lite0") is None, reason="the weights' package is missing")
 
 LITE0 = Teacher(name="tf_efficientnet_lite0")
-TRANSFORM = create_transform((3, 224, 224), mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=0.875, interpolation="bicubic")
+TRANSFORM: Any = create_transform(
+    (3, 224, 224), mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=0.875, interpolation="bicubic"
+)
 Photos = list[tuple[Image.Image, int]]
 
 
@@ -29,9 +32,10 @@ def lite0() -> FrozenTeacher:
 
 def cropped(photo: Image.Image) -> Tensor:
     """timm's evaluation transform without its last step, the normalisation: [3, 224, 224] in 0..1."""
-    for step in TRANSFORM.transforms[:-1]:  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
-        photo = step(photo)
-    return photo  # pyright: ignore[reportReturnType]
+    view: Any = photo
+    for step in TRANSFORM.transforms[:-1]:
+        view = step(view)
+    return view
 
 
 def right(teacher: FrozenTeacher, photos: Photos) -> int:
@@ -52,7 +56,7 @@ def test_with_imagenet_statistics_it_would_name_15(lite0: FrozenTeacher, photos:
 def test_logits_equal_timms_own_transform(lite0: FrozenTeacher, photos: Photos) -> None:
     photo = photos[0][0]
     with torch.no_grad():
-        theirs = lite0.model(TRANSFORM(photo)[None])  # pyright: ignore[reportOptionalSubscript, reportCallIssue]
+        theirs = lite0.model(TRANSFORM(photo)[None])
     torch.testing.assert_close(lite0(cropped(photo)[None]).logits, theirs, atol=1e-5, rtol=0)
 
 

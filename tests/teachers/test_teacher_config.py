@@ -14,7 +14,6 @@ from torch import Tensor
 from teachers import Head, Teacher
 
 
-
 def refused(teacher: Teacher, *, by_shapes: bool = True) -> str:
     """The message of the refusal, one line, the same whether shapes or the module are asked for."""
     messages = set()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from teachers.head import Head, fit_head, held_out, objective
+from teachers.head import L2_GRID, Head, fit_head, held_out, objective
 
 
 def mixture(rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,7 +54,9 @@ def test_it_equals_newtons_method() -> None:
     exact = newton((x - mean) / std, labels, 4, 0.02)
     weight = exact[:, :-1] / std
     torch.testing.assert_close(head.weight.double() * std, exact[:, :-1], atol=2e-4, rtol=0)
-    torch.testing.assert_close(head(x).double(), x.double() @ weight.T + exact[:, -1] - weight @ mean, atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        head(x).double(), x.double() @ weight.T + exact[:, -1] - weight @ mean, atol=2e-3, rtol=0
+    )
 
 
 @pytest.mark.parametrize("l2", [1e-4, 1e-2, 1.0])
@@ -68,7 +70,7 @@ def test_the_gradient_is_zero_in_float64(l2: float) -> None:
     by_hand = -torch.log_softmax(x.double() @ weight.T + bias, 1)[torch.arange(3000), labels].mean()
     assert loss.item() == pytest.approx(float(by_hand + l2 / 2 * (weight * std).square().sum()), abs=1e-9)
     (gradient,) = torch.autograd.grad(loss, parameters)
-    assert float(gradient.abs().max()) < 2e-5
+    assert float(gradient.abs().max()) < 1e-4  # it begins at 0.3; float32 sees no smaller change of the loss
 
 
 def noisy(rows: int) -> tuple[Tensor, Tensor]:
@@ -79,20 +81,19 @@ def noisy(rows: int) -> tuple[Tensor, Tensor]:
 
 
 def test_noise_chooses_a_middling_l2() -> None:
-    x, labels = noisy(1000)
-    head = fit_head(x, labels, num_classes=2)
-    assert 1e-4 < head.l2 < 1e0
-    weak = fit_head(x, labels, num_classes=2, l2=[1e-4])
-    assert head.heldout_nll < weak.heldout_nll - 0.01
+    x, labels = noisy(300)
+    chosen, weak, strong = (fit_head(x, labels, num_classes=2, l2=l2) for l2 in (L2_GRID, L2_GRID[:1], L2_GRID[-1:]))
+    assert chosen.l2 == 0.1
+    assert chosen.heldout_nll < min(weak.heldout_nll, strong.heldout_nll) - 0.04
 
 
 def test_views_of_one_image_on_both_sides_would_choose_a_weaker_l2() -> None:
     x, labels = noisy(200)
     x, labels, groups = x.repeat(6, 1), labels.repeat(6), torch.arange(200).repeat(6)
-    x = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(5))
+    x = x + 0.02 * torch.randn(x.shape, generator=torch.Generator().manual_seed(5))
     apart, leaking = fit_head(x, labels, num_classes=2, groups=groups), fit_head(x, labels, num_classes=2)
-    assert leaking.l2 <= 1e-3 < 1e-2 <= apart.l2
-    assert leaking.heldout_nll < apart.heldout_nll  # and would boast of it
+    assert (apart.l2, leaking.l2) == (0.3, 0.03)
+    assert leaking.heldout_nll < apart.heldout_nll - 0.05  # and would boast of it
 
 
 def test_whole_groups_are_held_out() -> None:

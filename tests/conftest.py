@@ -1,0 +1,75 @@
+"""A tiny world on disk: real images, a teacher of their classes, and a recipe script that takes seconds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+TINY = REPOSITORY / "tests" / "tiny_recipe.py"
+
+
+@dataclass(frozen=True)
+class World:
+    """folder: an empty working directory; data: an .npz file; teacher: a saved model that knows its classes."""
+
+    folder: Path
+    data: Path
+    teacher: Path
+
+    def command(self, *options: str, script: Path = TINY, launcher: tuple[str, ...] = ()) -> list[str]:
+        """The command line of the tiny recipe."""
+        where = ["--data.path", str(self.data), "--teacher.name", str(self.teacher)]
+        return [sys.executable, *launcher, str(script), *where, *options]
+
+    def run(self, *options: str, launcher: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess:
+        """Run the tiny recipe to its end."""
+        return subprocess.run(
+            self.command(*options, launcher=launcher),
+            cwd=self.folder,
+            env=self.environment(**environment),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """The environment of a run: on the CPU, with a cache of its own."""
+        return os.environ | {"DISTILL_CACHE": str(self.folder / "cache"), "ACCELERATE_USE_CPU": "true"} | more
+
+
+@pytest.fixture(scope="session")
+def tiny_images(tmp_path_factory) -> Path:
+    """640 + 200 images of the quickstart's data."""
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    with np.load(REPOSITORY / "recipes" / "data" / "fashion_mnist.npz") as whole:
+        parts = {name: whole[name][: 640 if "train" in name else 200] for name in whole.files if name != "classes"}
+        np.savez(path, **parts, classes=whole["classes"])
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory) -> Path:
+    """A small ViT of ten classes, saved: yesterday's student, untrained but far from uniform."""
+    import torch
+
+    import students
+
+    torch.manual_seed(5)
+    config = students.ViTConfig(
+        img_size=28, patch_size=7, in_chans=1, embed_dim=24, depth=2, num_heads=2, num_classes=10
+    )
+    model = config.build()
+    torch.nn.init.normal_(model.head.weight, std=0.5)
+    return students.save(model, tmp_path_factory.mktemp("teacher") / "tiny")
+
+
+@pytest.fixture
+def world(tmp_path, tiny_images, tiny_teacher) -> World:
+    return World(tmp_path, tiny_images, tiny_teacher)

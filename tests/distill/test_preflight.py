@@ -1,0 +1,128 @@
+"""A recipe that does not fit ends before any training, with what was found, what is allowed and the way out."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import students
+from distill import Arrays, Optim, Recipe, Views
+from distill.losses import CrossEntropy, HardTargets, Hint, SoftTargets
+from distill.preflight import check, check_folder
+from students import ViTConfig
+from teachers import Teacher
+
+CONFIG = ViTConfig(img_size=8, patch_size=4, in_chans=1, embed_dim=8, depth=2, num_heads=2, num_classes=None)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Recipe:
+    folder = tmp_path_factory.mktemp("preflight")
+    images = np.zeros((24, 8, 8), dtype=np.uint8)
+    labels = np.arange(24) % 3
+    arrays = {"train_images": images, "val_images": images, "val_labels": labels, "classes": ["a", "b", "c"]}
+    np.savez(folder / "data.npz", train_labels=labels, **arrays)
+    unlabelled = {name: value for name, value in arrays.items() if name != "classes"}
+    np.savez(folder / "unlabelled.npz", **(unlabelled | {"val_labels": np.full(24, -1)}))
+    students.save(replace(CONFIG, num_classes=3).build(), folder / "teacher")
+    return Recipe(
+        student=CONFIG,
+        teacher=Teacher(name=str(folder / "teacher")),
+        data=Arrays(path=str(folder / "data.npz")),
+        losses={"labels": CrossEntropy(), "soft": SoftTargets(), "hint": Hint(pairs=((0, 1),))},
+        optim=Optim(epochs=2, batch_size=8, warmup_epochs=0),
+    )
+
+
+def test_a_recipe_that_fits_gets_its_classes_and_steps(recipe):
+    plan = check(recipe, processes=2, accumulate=2)
+    assert plan.recipe.student.num_classes == 3
+    assert plan.classes == ("a", "b", "c")
+    assert (plan.layout.part, plan.layout.steps) == (2, 6)
+    assert plan.objective.teacher_layers == [1]
+    assert plan.objective.student_layers == [0]
+
+
+def test_the_students_start_is_a_function_of_the_seed(recipe):
+    def start(seed):
+        torch.rand(7)  # something else was drawn before
+        return check(replace(recipe, seed=seed)).objective.student.head.weight
+
+    assert torch.equal(start(0), start(0))
+    assert not torch.equal(start(0), start(1))
+
+
+def test_a_loss_of_weight_0_costs_nothing(recipe):
+    plan = check(replace(recipe, losses=recipe.losses | {"hint": Hint(weight=0.0, pairs=((77, 77),))}))
+    assert plan.objective.student_layers == plan.objective.teacher_layers == []
+    assert sum(p.numel() for p in plan.objective.projections.parameters()) == 0
+
+
+def optim(**changes):
+    return lambda recipe: replace(recipe, optim=replace(recipe.optim, **changes))
+
+
+def student(**changes):
+    return lambda recipe: replace(recipe, student=replace(recipe.student, **changes))
+
+
+def losses(**changes):
+    return lambda recipe: replace(recipe, losses=changes)
+
+
+def teacher(**changes):
+    return lambda recipe: replace(recipe, teacher=replace(recipe.teacher, **changes))
+
+
+def unlabelled(recipe):
+    return replace(recipe, data=Arrays(path=recipe.data.path.replace("data.npz", "unlabelled.npz")))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (student(num_classes=5), "student has 5 classes but the data has 3; use --student.num-classes 3"),
+        (losses(hint=Hint(pairs=((5, 0),)), labels=CrossEntropy()), "loss 'hint' in the student, there is no layer 5"),
+        (losses(hint=Hint(pairs=((0, 9),)), labels=CrossEntropy()), "loss 'hint' in the teacher, there is no layer 9"),
+        (losses(hint=Hint(pairs=((0, 0),))), "no loss trains the student's class head"),
+        (losses(hard=HardTargets(head="token")), "loss 'hard' reads the distillation token but the student has none"),
+        (losses(labels=CrossEntropy()), "has a teacher but no loss reads it"),
+        (losses(), "has a teacher but no loss reads it"),
+        (unlabelled, "loss 'labels' reads labels but the training images have none"),
+        (optim(batch_size=7), "batch_size 7 does not divide among 2 processes × 1 accumulation steps"),
+        (optim(batch_size=32), "a batch takes 32 images but there are 24 to train on"),
+        (optim(epochs=0), "optim.epochs is 0; use 1 or more"),
+        (optim(warmup_epochs=3), "optim.warmup_epochs is 3 but the run has 2 epochs"),
+        (optim(lr=0.0), "use lr > 0"),
+        (optim(ema_decay=1.0), "optim.ema_decay is 1.0; use a number between 0 and 1"),
+        (teacher(name="resnet18"), "student has 3 classes but the teacher has 1000"),
+        (teacher(name="reznet18"), "resnet18"),
+        (teacher(name="no/such/folder"), "no/such/folder"),
+        (lambda r: replace(r, views=Views(mixup=0.8), optim=replace(r.optim, batch_size=6)), "mix pairs but a process"),
+        (lambda r: replace(r, views=Views(auto_augment="autumn")), "views.auto_augment is 'autumn'; use one of"),
+        (lambda r: replace(r, data=Arrays(path="none.npz")), "there is no file none.npz"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(recipe, change, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as refusal:
+        check(change(recipe), processes=2)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_token_that_no_loss_trains_is_refused(recipe):
+    distilled = replace(recipe, student=replace(recipe.student, distilled=True))
+    assert check(distilled).objective.student.config.distilled  # the soft targets go to the token
+    with pytest.raises(ValueError, match="no loss trains the student's distillation token"):
+        check(replace(distilled, losses={"labels": CrossEntropy(), "soft": SoftTargets(head="class")}))
+    with pytest.raises(ValueError, match="no loss trains the student's class head"):
+        check(replace(distilled, losses={"soft": SoftTargets()}))
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"cannot be written .* choose another with --out"):
+        check_folder(tmp_path / "file" / "run")
+    check_folder(tmp_path / "new" / "run")
+    assert list((tmp_path / "new" / "run").iterdir()) == []
