@@ -21,15 +21,16 @@ class Console:
     """Writes to the terminal on the main process; silent on the others."""
 
     def __init__(self, *, main: bool = True) -> None:
-        self.rich = Rich(quiet=not main, highlight=False, soft_wrap=not sys.stdout.isatty())
+        # A log file has no width of its own; 120 columns keep a row of the comparison on one line.
+        self.rich = Rich(quiet=not main, highlight=False, width=None if sys.stdout.isatty() else 120)
 
     def say(self, text: str) -> None:
         """One line of plain text."""
-        self.rich.print(escape(text))
+        self.rich.print(escape(text), soft_wrap=not self.rich.is_terminal)
 
     def show(self, table: Table) -> None:
         """A table."""
-        self.rich.print(table, soft_wrap=False)
+        self.rich.print(table)
 
     def summary(self, title: str, rows: list[tuple[str, str]]) -> None:
         """Names and values, one a row."""
