@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -34,7 +32,8 @@ def run(recipe: Recipe, args: Sequence[str] | None = None) -> Path:
     """Carry out a recipe, with overrides from `args` (None: the command line), and return its run folder.
 
     In this order: preflight, build, train or resume, evaluate, export, compare. What a user can mend ends the program
-    with one line and exit code 2; a loss that is not finite with exit code 1.
+    with one line and exit code 2; a loss that is not finite with exit code 1. With the environment variable
+    DISTILL_TRACEBACK set, the error's traceback is shown instead of the line.
     """
     script = Path(sys.argv[0])
     try:
@@ -45,6 +44,8 @@ def run(recipe: Recipe, args: Sequence[str] | None = None) -> Path:
             recipe = recipe.without_teacher()
         return _carry_out(recipe, options, Path(options.out or f"runs/{script.stem}{'-alone' * options.alone}"))
     except ValueError as error:
+        if os.environ.get("DISTILL_TRACEBACK"):
+            raise
         # A loader process hands its error over with a traceback around it; the last line is ours.
         text = str(error)
         _fail(text.strip().splitlines()[-1].removeprefix("ValueError: ") if text.startswith("Caught") else text, 2)
@@ -72,19 +73,19 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
     # Heavy imports wait until the options are known to be right.
     from distill import folder, preflight
     from distill.console import Console
+    from distill.rehearsal import rehearse
     from distill.train import NonFiniteLoss
 
     console = Console(main=_is_main())
-    if not options.dry_run:
-        preflight.check_folder(out)
     accelerator = _accelerator(options, out)
     plan = preflight.check(
         recipe, processes=accelerator.num_processes, accumulate=accelerator.gradient_accumulation_steps
     )
     try:
         if options.dry_run:
-            _rehearse(plan, options, accelerator, console)
+            rehearse(plan, options, accelerator, console)
             return out
+        preflight.check_folder(out)
         state = folder.claim(out, plan.recipe, options.resume)
         if state == "finished":
             console.say(f"{out} is finished; nothing to do. See {out / 'report.md'}, or start over with --resume never")
@@ -104,13 +105,14 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
 def _distil(plan: Plan, options: RunOptions, accelerator: Accelerator, console: Console, out: Path) -> None:
     import students
     from distill.compare import report, runs
+    from distill.summary import rows
     from distill.teaching import fitted_head, make_teacher
     from distill.train import train
     from distill.views import val_transform
 
     recipe, workers = plan.recipe, _workers(options, accelerator)
     teacher = None
-    console.summary(*_summary(plan, accelerator, out))
+    console.summary(str(out), rows(plan, accelerator))
     if recipe.teacher:
         head = fitted_head(plan, out, accelerator, console, workers=workers)
         teacher = make_teacher(recipe, accelerator, console, layers=plan.objective.teacher_layers, head=head)
@@ -129,10 +131,10 @@ def _distil(plan: Plan, options: RunOptions, accelerator: Accelerator, console: 
     if teacher:
         candidates.insert(0, runs.teacher_candidate(teacher, accelerator))
     transform = val_transform(recipe.views, plan.recipe.view_size, recipe.student.in_chans)
-    rows = runs.measure(candidates, plan.val, transform, accelerator, console)
+    measured = runs.measure(candidates, plan.val, transform, accelerator, console)
     if accelerator.is_main_process:
-        write_report(out, rows)
-    console.show(report.table(rows))
+        write_report(out, measured)
+    console.show(report.table(measured))
     console.say(f"student: {out / 'student'}   report: {out / 'report.md'}")
 
 
@@ -143,33 +145,6 @@ def write_report(out: Path, rows: Sequence[Row]) -> None:
 
     folder.write(out / "report.md", report.markdown(rows))
     folder.write(out / "report.json", runs.as_json(rows))
-
-
-def _rehearse(plan: Plan, options: RunOptions, accelerator: Accelerator, console: Console) -> None:
-    import torch
-
-    from distill.teaching import make_teacher
-    from distill.train import train
-    from teachers import Head
-
-    recipe, teacher = plan.recipe, None
-    console.summary(*_summary(plan, accelerator, None))
-    if recipe.teacher:
-        head = None
-        if recipe.teacher.head == "fit" and plan.teacher:
-            console.say("rehearsal: the teacher's head is not fitted but zero")
-            shape = plan.teacher.num_classes, plan.teacher.embedding
-            head = Head(torch.zeros(shape), torch.zeros(shape[0]), l2=0, heldout_top1=0, heldout_nll=0)
-        teacher = make_teacher(recipe, accelerator, console, layers=plan.objective.teacher_layers, head=head)
-    with tempfile.TemporaryDirectory() as aside:
-        began = time.perf_counter()
-        quiet = replace(options, log_every_steps=plan.layout.steps + 1)
-        train(plan, teacher, accelerator, Path(aside), quiet, console, workers=0, stop_step=2)
-        seconds = (time.perf_counter() - began) / min(2, plan.layout.steps)
-    console.say(
-        f"rehearsal: {plan.layout.batch_size / seconds:.0f} images/s over two steps, start-up included; "
-        f"at most {seconds * plan.layout.steps / 3600:.1f} h for {plan.layout.steps:,} steps. Nothing was written"
-    )
 
 
 def _accelerator(options: RunOptions, out: Path) -> Accelerator:
@@ -200,35 +175,6 @@ def _workers(options: RunOptions, accelerator: Accelerator) -> int:
     from distill.loader import default_workers
 
     return default_workers(_processes_here()) if options.workers is None else options.workers
-
-
-def _summary(plan: Plan, accelerator: Accelerator, out: Path | None) -> tuple[str, list[tuple[str, str]]]:
-    recipe, layout = plan.recipe, plan.layout
-    student = recipe.student
-    rows = []
-    if recipe.teacher and plan.teacher:
-        fitted = ", head fitted on your classes" if recipe.teacher.head == "fit" else ""
-        rows.append(("teacher", f"{recipe.teacher.name} ({recipe.teacher.weights_source()}{fitted})"))
-    params = sum(parameter.numel() for parameter in plan.objective.student.parameters())
-    height, width = student.img_hw
-    token = ", distillation token" if student.distilled else ""
-    rows += [
-        ("student", f"ViT {student.depth} × {student.embed_dim}, {params / 1e6:.2f} M parameters{token}"),
-        ("images", f"{height}×{width} px, {student.in_chans} channels, patch {'×'.join(map(str, student.patch_hw))}"),
-        ("data", f"{len(plan.train):,} to train on, {len(plan.val):,} to validate on, {len(plan.classes)} classes"),
-        (
-            "batch",
-            f"{layout.batch_size} = {layout.processes} processes × {layout.accumulate} accumulated × {layout.part}",
-        ),
-        ("steps", f"{layout.steps:,} in {layout.epochs} epochs"),
-        ("runs on", f"{accelerator.device.type}, mixed precision {accelerator.mixed_precision}"),
-    ]
-    for name, loss in plan.objective.losses.items():
-        rows.append((f"loss {name}", f"{loss.weight:g} × {type(loss).__name__}: {loss.needs.reads()}"))
-    for name, projection in plan.objective.projections.items():
-        count = sum(parameter.numel() for parameter in projection.parameters())
-        rows.append((f"  {name} projects", f"{count / 1e3:.1f} k parameters, not exported"))
-    return str(out or "rehearsal"), rows
 
 
 def _is_main() -> bool:

@@ -66,7 +66,7 @@ def tiny_teacher(tmp_path_factory) -> Path:
         img_size=28, patch_size=7, in_chans=1, embed_dim=24, depth=2, num_heads=2, num_classes=10
     )
     model = config.build()
-    torch.nn.init.normal_(model.head.weight, std=0.5)
+    torch.nn.init.normal_(model.get_parameter("head.weight"), std=0.5)
     return students.save(model, tmp_path_factory.mktemp("teacher") / "tiny")
 
 

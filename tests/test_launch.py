@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import students
+from distill import Arrays
 from distill.folder import read_recipe
 from distill.recipe import to_json
 from students.preprocess import Preprocess
@@ -67,7 +68,7 @@ def test_a_run_leaves_a_folder_that_others_can_use(world):
     # recipe.json rebuilds the same recipe; timm and we load the same student.
     recipe = read_recipe(run)
     assert to_json(recipe) == json.loads((run / "recipe.json").read_text())
-    assert (recipe.student.depth, recipe.optim.ema_decay, recipe.data.path) == (2, 0.95, str(world.data))
+    assert (recipe.student.depth, recipe.optim.ema_decay, recipe.data) == (2, 0.95, Arrays(path=str(world.data)))
     ours = students.load(run / "student")
     theirs = timm.create_model(f"local-dir:{run / 'student'}", pretrained=True).eval()
     views = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))

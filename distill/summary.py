@@ -1,0 +1,40 @@
+"""What a run is about to do, for a person to read before it starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distill.preflight import Plan
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def rows(plan: Plan, accelerator: Accelerator) -> list[tuple[str, str]]:
+    """Names and values: teacher, student, data, batch, device, and what each loss reads."""
+    recipe, layout = plan.recipe, plan.layout
+    student = recipe.student
+    shown = []
+    if recipe.teacher and plan.teacher:
+        fitted = ", head fitted on your classes" if recipe.teacher.head == "fit" else ""
+        shown.append(("teacher", f"{recipe.teacher.name} ({recipe.teacher.weights_source()}{fitted})"))
+    params = sum(parameter.numel() for parameter in plan.objective.student.parameters())
+    height, width = student.img_hw
+    token = ", distillation token" if student.distilled else ""
+    shown += [
+        ("student", f"ViT {student.depth} × {student.embed_dim}, {params / 1e6:.2f} M parameters{token}"),
+        ("images", f"{height}×{width} px, {student.in_chans} channels, patch {'×'.join(map(str, student.patch_hw))}"),
+        ("data", f"{len(plan.train):,} to train on, {len(plan.val):,} to validate on, {len(plan.classes)} classes"),
+        (
+            "batch",
+            f"{layout.batch_size} = {layout.processes} processes × {layout.accumulate} accumulated × {layout.part}",
+        ),
+        ("steps", f"{layout.steps:,} in {layout.epochs} epochs"),
+        ("runs on", f"{accelerator.device.type}, mixed precision {accelerator.mixed_precision}"),
+    ]
+    for name, loss in plan.objective.losses.items():
+        shown.append((f"loss {name}", f"{loss.weight:g} × {type(loss).__name__}: {loss.needs.reads()}"))
+    for name, projection in plan.objective.projections.items():
+        count = sum(parameter.numel() for parameter in projection.parameters())
+        shown.append((f"  {name} projects", f"{count / 1e3:.1f} k parameters, not exported"))
+    return shown
