@@ -32,7 +32,8 @@ def table(rows: Sequence[Row]) -> Table:
     for name in COLUMNS:
         shown.add_column(name, justify="left" if name in ("role", "model") else "right", overflow="fold")
     for row in rows:
-        shown.add_row(*(escape(cell(row)) for cell in COLUMNS.values()))
+        # An interval goes under its number, so that a row fits a narrow window.
+        shown.add_row(*(escape(cell(row).replace(" [", "\n[")) for cell in COLUMNS.values()))
     return shown
 
 
