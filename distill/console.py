@@ -94,7 +94,7 @@ class TrainProgress:
         self.bar.update(self.task, completed=self.done, detail=escape(detail))
         if not self.console.rich.is_terminal and now - self.spoke >= PLAIN_EVERY_SECONDS:
             self.spoke = now
-            self.console.say(f"step {self.done}/{self.steps} {detail}, {_clock((self.steps - self.done) / rate)} left")
+            self.console.say(f"step {self.done}/{self.steps} {detail}, {clock((self.steps - self.done) / rate)} left")
 
     def note(self, text: str) -> None:
         """A line that stays."""
@@ -117,10 +117,11 @@ class _Counter:
     def finish(self) -> None:
         if not self.console.rich.is_terminal:
             seconds = time.perf_counter() - self.began
-            self.console.say(f"{self.title}: {self.done:,} images in {_clock(seconds)}")
+            self.console.say(f"{self.title}: {self.done:,} images in {clock(seconds)}")
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as 1:05 or 2:01:05."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

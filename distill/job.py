@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,11 +106,13 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
 def _distil(plan: Plan, options: RunOptions, accelerator: Accelerator, console: Console, out: Path) -> None:
     import students
     from distill.compare import report, runs
-    from distill.summary import rows
+    from distill.console import clock
+    from distill.summary import peak_memory, rows
     from distill.teaching import fitted_head, make_teacher
     from distill.train import train
     from distill.views import val_transform
 
+    began = time.perf_counter()
     recipe, workers = plan.recipe, _workers(options, accelerator)
     teacher = None
     console.summary(str(out), rows(plan, accelerator))
@@ -136,6 +139,7 @@ def _distil(plan: Plan, options: RunOptions, accelerator: Accelerator, console: 
         write_report(out, measured)
     console.show(report.table(measured))
     console.say(f"student: {out / 'student'}   report: {out / 'report.md'}")
+    console.say(f"took {clock(time.perf_counter() - began)}{peak_memory()}")
 
 
 def write_report(out: Path, rows: Sequence[Row]) -> None:

@@ -1,7 +1,8 @@
-"""What a run is about to do, for a person to read before it starts."""
+"""What a run is about to do, and what it took, for a person to read."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from distill.preflight import Plan
@@ -38,3 +39,14 @@ def rows(plan: Plan, accelerator: Accelerator) -> list[tuple[str, str]]:
         count = sum(parameter.numel() for parameter in projection.parameters())
         shown.append((f"  {name} projects", f"{count / 1e3:.1f} k parameters, not exported"))
     return shown
+
+
+def peak_memory() -> str:
+    """The most memory that the process held, with its largest loader process, in a phrase; empty on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return ""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return f", at most {peak * unit / 2**30:.1f} GiB of memory"

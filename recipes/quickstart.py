@@ -33,9 +33,9 @@ recipe = Recipe(
     losses={
         "labels": CrossEntropy(weight=0.5),
         "soft": SoftTargets(weight=0.5, temperature=1.0),
-        "hint": Hint(weight=2.0, pairs=((3, 3), (5, 4))),
+        "hint": Hint(weight=4.0, pairs=((3, 3), (5, 4))),
     },
-    optim=Optim(epochs=4, batch_size=64, lr=1e-3, min_lr=1e-5, warmup_epochs=0.5),
+    optim=Optim(epochs=4, batch_size=64, lr=2e-3, min_lr=1e-5, warmup_epochs=0.5),
 )
 
 if __name__ == "__main__":
