@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console as Rich
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from distill.evaluate import Score, interval
 
@@ -51,28 +53,35 @@ class Console:
     @contextmanager
     def progress(self, steps: int, start: int, batch_size: int) -> Iterator[TrainProgress]:
         """Live progress of training."""
-        with self._bar("{task.fields[detail]}") as bar:
+        with self._bar() as bar:
             yield TrainProgress(self, bar, steps, start, batch_size)
 
     @contextmanager
     def counting(self, title: str, total: int) -> Iterator[_Counter]:
         """Live progress of work that is counted in images."""
-        with self._bar("{task.fields[detail]}") as bar:
+        with self._bar() as bar:
             counter = _Counter(self, bar, title, total)
             yield counter
             counter.finish()
 
-    def _bar(self, detail: str) -> Progress:
-        return Progress(
+    def _bar(self) -> Progress:
+        return _TwoRows(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn(detail),
             console=self.rich,
             disable=not self.rich.is_terminal,
             expand=True,
         )
+
+
+class _TwoRows(Progress):
+    """The figures under the bar, where they can wrap: beside it a narrow window would cut them."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from super().get_renderables()
+        yield from (Text(task.fields["detail"], style="dim") for task in self.tasks)
 
 
 class TrainProgress:
@@ -91,7 +100,7 @@ class TrainProgress:
         rate = (self.done - self.start) / (now - self.began)
         terms = " ".join(f"{name} {value:.3f}" for name, value in means.items() if name != "total")
         detail = f"loss {means['total']:.3f} ({terms}) lr {lr:.1e} {rate * self.batch_size:.0f} images/s"
-        self.bar.update(self.task, completed=self.done, detail=escape(detail))
+        self.bar.update(self.task, completed=self.done, detail=detail)
         if not self.console.rich.is_terminal and now - self.spoke >= PLAIN_EVERY_SECONDS:
             self.spoke = now
             self.console.say(f"step {self.done}/{self.steps} {detail}, {clock((self.steps - self.done) / rate)} left")

@@ -42,11 +42,14 @@ def rows(plan: Plan, accelerator: Accelerator) -> list[tuple[str, str]]:
 
 
 def peak_memory() -> str:
-    """The most memory that the process held, with its largest loader process, in a phrase; empty on Windows."""
+    """The most memory that this process and its largest loader held, in a phrase; empty on Windows.
+
+    Pages that the two share are counted in both, so their sum is more than the run held.
+    """
     try:
         import resource
     except ImportError:
         return ""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return f", at most {peak * unit / 2**30:.1f} GiB of memory"
+    own, loader = (resource.getrusage(who).ru_maxrss * unit for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return f", with at most {own / 2**30:.1f} GiB of memory and {loader / 2**30:.1f} GiB in a loader, partly shared"
