@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from distill.recipe import Recipe, differences, from_json, to_json
 
-OURS = ("recipe.json", "metrics.jsonl", "checkpoints", "student", "teacher_head.safetensors", "logs")
+OURS = ("recipe.json", "metrics.jsonl", "checkpoints", "student", "teacher_head.safetensors", "distill")  # the last: trackers' files
 REPORTS = ("report.json", "report.md")
 
 
