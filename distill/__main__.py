@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ class Compare:
     """Run folders, such as runs/quickstart runs/quickstart-alone."""
     out: Path | None = None
     """Folder for the reports; None: the first run folder."""
+    script: Path | None = None
+    """The recipes' script, where it has losses or data sets of its own. It is imported, so its code runs."""
 
     def __call__(self) -> None:
         if not self.runs:
@@ -34,6 +37,8 @@ class Compare:
         from distill.job import write_report
         from distill.loader import cores
 
+        if self.script is not None:
+            _import_as_main(self.script)
         accelerator = Accelerator()
         if accelerator.device.type == "cpu":
             torch.set_num_threads(cores())
@@ -44,9 +49,20 @@ class Compare:
         rows = compare_runs(self.runs, accelerator, console)
         if accelerator.is_main_process:
             write_report(out, rows)
-        console.show(table(rows))
+        console.show(table(rows, console.rich.width))
         for line in closing_lines(rows):
             console.say(line)
+
+
+def _import_as_main(script: Path) -> None:
+    # A class of a script that was run is known to recipe.json as one of __main__.
+    try:
+        names = runpy.run_path(str(script), run_name="__recipe__")
+    except OSError as error:
+        raise ValueError(f"the script {script} cannot be read ({error.strerror}); name the recipe's file") from None
+    for name, value in names.items():
+        if isinstance(value, type):
+            setattr(sys.modules["__main__"], name, value)
 
 
 def main() -> None:

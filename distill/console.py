@@ -46,9 +46,9 @@ class Console:
     def accuracy(self, result: Score) -> str:
         """A score in a phrase."""
         if result.top1 is None:
-            return f"{result.images} images without labels"
+            return "no labels"
         low, high = interval(result.top1, result.labelled)
-        return f"top-1 {result.top1:.2%} (95 % interval {low:.1%} to {high:.1%}) of {result.labelled:,} images"
+        return f"top-1 {100 * result.top1:.2f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
     @contextmanager
     def progress(self, steps: int, start: int, batch_size: int) -> Iterator[TrainProgress]:

@@ -51,6 +51,9 @@ class Arrays:
     path: str
     """The .npz file."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", str(Path(self.path).absolute()))  # recipe.json is read from other folders
+
     @property
     def classes(self) -> tuple[str, ...]:
         with self._open() as file:
@@ -74,15 +77,25 @@ class Arrays:
             return np.load(self.path, allow_pickle=False)
         except FileNotFoundError:
             raise ValueError(f"there is no file {self.path}; name an .npz file with --data.path") from None
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{self.path} is no .npz file of plain arrays ({error})") from None
+        except (OSError, ValueError):
+            raise ValueError(
+                f"{self.path} is no .npz file of plain arrays, without pickled objects; save it with numpy.savez"
+            ) from None
+
+    def _read(self, file, name: str) -> np.ndarray:
+        try:
+            return file[name]
+        except ValueError:
+            raise ValueError(f"{name} in {self.path} holds pickled objects, not numbers; save a plain array") from None
 
     def _split(self, split: str) -> ArrayImages:
         with self._open() as file:
             if f"{split}_images" not in file:
                 raise ValueError(f"{self.path} holds {', '.join(file)} but no {split}_images")
-            images = file[f"{split}_images"]
-            labels = file[f"{split}_labels"] if f"{split}_labels" in file else np.full(len(images), UNLABELLED)
+            images = self._read(file, f"{split}_images")
+            labels = (
+                self._read(file, f"{split}_labels") if f"{split}_labels" in file else np.full(len(images), UNLABELLED)
+            )
             classes = len(file["classes"]) if "classes" in file else 0
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
             raise ValueError(
@@ -127,6 +140,9 @@ class Folder:
     split_seed: int = 0
     """Of that split. It is not the run's seed, so that runs with other seeds are tested on the same images."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", str(Path(self.root).absolute()))  # recipe.json is read from other folders
+
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(sorted(entry.name for entry in self._train_root().iterdir() if _is_class(entry)))
@@ -144,7 +160,8 @@ class Folder:
         digest = hashlib.sha256()
         for images in (self.train(), self.val()):
             for path, label in zip(images.paths, images.labels, strict=True):
-                digest.update(f"{path}\0{label}\0{Path(path).stat().st_size}\n".encode())
+                file = Path(path).stat()
+                digest.update(f"{path}\0{label}\0{file.st_size}\0{file.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
     def _train_root(self) -> Path:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from distill.loader import Batch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 Model = Callable[[Tensor], Tensor]
 """Views [B, C, H, W] -> logits [B, K]."""
@@ -62,6 +66,17 @@ def score(
             sums[name] += _count(own, labels, other).cpu()
         advance(len(views))
     return {name: _score(reduce(sums[name]).tolist(), name in reference, classes, total) for name in models}
+
+
+def summed(accelerator: Accelerator) -> Callable[[Tensor], Tensor]:
+    """A function that sums a small float64 tensor over the processes."""
+
+    def reduce(sums: Tensor) -> Tensor:
+        total = accelerator.reduce(sums.to(accelerator.device), reduction="sum")
+        assert isinstance(total, Tensor)
+        return total.cpu()
+
+    return reduce
 
 
 def _count(logits: Tensor, labels: Tensor | None, reference: Tensor | None) -> Tensor:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from distill.recipe import Recipe, differences, from_json, to_json
 
-OURS = ("recipe.json", "metrics.jsonl", "checkpoints", "student", "teacher_head.safetensors", "distill")  # the last: trackers' files
+OURS = ("recipe.json", "metrics.jsonl", "checkpoints", "student", "teacher_head.safetensors")
 REPORTS = ("report.json", "report.md")
+TRACKERS = ("distill",)
 
 
 def claim(out: Path, recipe: Recipe, resume: Literal["auto", "never"]) -> Literal["begin", "resume", "finished"]:
@@ -33,7 +34,7 @@ def claim(out: Path, recipe: Recipe, resume: Literal["auto", "never"]) -> Litera
 
 def begin(out: Path, recipe: Recipe) -> None:
     """Make `out` the folder of a new run: what an earlier run wrote goes, nothing else does."""
-    for name in (*OURS, *REPORTS):
+    for name in (*OURS, *REPORTS, *TRACKERS):
         path = out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     write(out / "recipe.json", to_json(recipe))

@@ -51,7 +51,7 @@ def run(recipe: Recipe, args: Sequence[str] | None = None) -> Path:
         text = str(error)
         _fail(text.strip().splitlines()[-1].removeprefix("ValueError: ") if text.startswith("Caught") else text, 2)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on from the last checkpoint", 130)
+        _fail("interrupted; the same command goes on from the last checkpoint, or from the start", 130)
 
 
 def parse(
@@ -78,6 +78,7 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
     from distill.train import NonFiniteLoss
 
     console = Console(main=_is_main())
+    preflight.check_options(options)
     accelerator = _accelerator(options, out)
     plan = preflight.check(
         recipe, processes=accelerator.num_processes, accumulate=accelerator.gradient_accumulation_steps
@@ -119,13 +120,20 @@ def _distil(plan: Plan, options: RunOptions, accelerator: Accelerator, console: 
     if recipe.teacher:
         head = fitted_head(plan, out, accelerator, console, workers=workers)
         teacher = make_teacher(recipe, accelerator, console, layers=plan.objective.teacher_layers, head=head)
+        console.say(f"teacher runs on {teacher.runtime_note}")
     if options.trackers:
         accelerator.init_trackers("distill", config={"run": str(out)})
 
     student = train(plan, teacher, accelerator, out, options, console, workers=workers)
 
     if accelerator.is_main_process:
-        students.save(student, out / "student", label_names=plan.classes, crop_pct=recipe.views.crop_pct)
+        students.save(
+            student,
+            out / "student",
+            label_names=plan.classes,
+            crop_pct=recipe.views.crop_pct,
+            interpolation=recipe.views.val_interpolation,
+        )
     accelerator.wait_for_everyone()
 
     # What is measured is what was exported.
@@ -137,7 +145,7 @@ def _distil(plan: Plan, options: RunOptions, accelerator: Accelerator, console: 
     measured = runs.measure(candidates, plan.val, transform, accelerator, console)
     if accelerator.is_main_process:
         write_report(out, measured)
-    console.show(report.table(measured))
+    console.show(report.table(measured, console.rich.width))
     console.say(f"student: {out / 'student'}   report: {out / 'report.md'}")
     console.say(f"took {clock(time.perf_counter() - began)}{peak_memory()}")
 

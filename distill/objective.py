@@ -55,7 +55,7 @@ def _bind(name: str, loss: Loss, student: Shapes, teacher: Shapes | None):
     try:
         return loss.bind(student, teacher)
     except ValueError as error:
-        raise ValueError(f"loss '{name}' {error}") from None
+        raise ValueError(f"loss '{name}': {error}") from None
 
 
 def _check_heads(student: Shapes, losses: Mapping[str, Loss]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distill.data import Images
 from distill.loader import Layout
 from distill.objective import Objective
+from distill.options import RunOptions
 from distill.recipe import Optim, Recipe
+from distill.views import Views, train_transform
 from students.outputs import Shapes
 from students.sizes import ViTConfig
 from teachers.teacher import Teacher
@@ -33,6 +36,8 @@ class Plan:
 def check(recipe: Recipe, *, processes: int = 1, accumulate: int = 1) -> Plan:
     """The plan of a recipe. ValueError: what was found, what is allowed, the way out."""
     _check_optim(recipe.optim)
+    _check_view_options(recipe.views)
+    _check_weights(recipe)
     data = recipe.data
     classes, train, val = data.classes, data.train(), data.val()
     _check_labels(recipe, classes)
@@ -93,8 +98,8 @@ def _check_labels(recipe: Recipe, classes: tuple[str, ...]) -> None:
             f"loss '{reads[0]}' reads labels but the training images have none; "
             f"use --losses.{reads[0]}.weight 0 and learn from the teacher alone, or give labels"
         )
-    unread = [name for name, loss in recipe.losses.items() if loss.weight and loss.needs.teacher]
-    if recipe.teacher and not unread:
+    taught = any(loss.weight and loss.needs.teacher for loss in recipe.losses.values())
+    if recipe.teacher and not taught:
         raise ValueError("the recipe has a teacher but no loss reads it; add one such as SoftTargets(), or use --alone")
 
 
@@ -107,8 +112,15 @@ def _check_optim(optim: Optim) -> None:
             f"optim.warmup_epochs is {optim.warmup_epochs} but the run has {optim.epochs} epochs; "
             f"use --optim.warmup-epochs 0 to {optim.epochs}"
         )
-    if optim.lr <= 0 or optim.weight_decay < 0:
-        raise ValueError(f"optim has lr {optim.lr} and weight_decay {optim.weight_decay}; use lr > 0, decay >= 0")
+    if not optim.lr > 0:
+        raise ValueError(f"optim.lr is {optim.lr}; use a number above 0")
+    for name in ("min_lr", "warmup_lr", "weight_decay", "eps"):
+        if not 0 <= getattr(optim, name) < math.inf:
+            raise ValueError(f"optim.{name} is {getattr(optim, name)}; use 0 or more")
+    if not all(0 <= beta < 1 for beta in optim.betas):
+        raise ValueError(f"optim.betas are {optim.betas}; use two numbers of 0 or more and below 1")
+    if optim.clip_grad is not None and not optim.clip_grad > 0:
+        raise ValueError(f"optim.clip_grad is {optim.clip_grad}; use a number above 0, or None for no clipping")
     if optim.ema_decay is not None and not 0 < optim.ema_decay < 1:
         raise ValueError(f"optim.ema_decay is {optim.ema_decay}; use a number between 0 and 1, such as 0.9999, or None")
 
@@ -149,7 +161,52 @@ def _check_views(recipe: Recipe, layout: Layout) -> None:
             f"mixup and CutMix mix pairs but a process takes {layout.part} images at a time; "
             f"use a batch_size that is a multiple of {2 * layout.processes * layout.accumulate}"
         )
-    if policy := recipe.views.auto_augment:
-        known = ("rand", "augmix", "3a", "original", "v0")
-        if not policy.startswith(known):
-            raise ValueError(f"views.auto_augment is {policy!r}; use one of timm's policies: {', '.join(known)} …")
+    # timm asserts, or looks a policy up, when the transform is made; only then is it known whether it has it.
+    try:
+        train_transform(recipe.views, recipe.view_size, 3, (0.5,) * 3, (0.5,) * 3)
+    except (AssertionError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"timm takes no views.auto_augment {recipe.views.auto_augment!r} ({str(error) or type(error).__name__}); "
+            "use one such as rand-m9-mstd0.5-inc1, 3a, augmix-m5-w4-d2, original or v0"
+        ) from None
+
+
+def _check_weights(recipe: Recipe) -> None:
+    for name, loss in recipe.losses.items():
+        if not 0 <= loss.weight < math.inf:
+            raise ValueError(f"losses.{name}.weight is {loss.weight}; use 0 or more")
+    if recipe.teacher and recipe.teacher.fit_images < 20:
+        raise ValueError(f"teacher.fit_images is {recipe.teacher.fit_images}; use 20 or more")
+
+
+def _check_view_options(views: Views) -> None:
+    for name in ("hflip", "vflip", "re_prob", "mix_prob", "mix_switch_prob"):
+        if not 0 <= getattr(views, name) <= 1:
+            raise ValueError(f"views.{name} is {getattr(views, name)}; use a probability between 0 and 1")
+    for name in ("mixup", "cutmix", "color_jitter"):
+        if not 0 <= (getattr(views, name) or 0) < math.inf:
+            raise ValueError(f"views.{name} is {getattr(views, name)}; use 0 or more")
+    if not 0 < views.crop_pct <= 1:
+        raise ValueError(f"views.crop_pct is {views.crop_pct}; use a share above 0, at most 1")
+    if not 0 < views.scale[0] <= views.scale[1] <= 1:
+        raise ValueError(f"views.scale is {views.scale}; use two shares of the area, the smaller first, at most 1")
+    if not 0 < views.ratio[0] <= views.ratio[1] < math.inf:
+        raise ValueError(f"views.ratio is {views.ratio}; use two numbers above 0, the smaller first")
+    if views.img_size is not None and min(_sides(views.img_size)) < 1:
+        raise ValueError(f"views.img_size is {views.img_size}; use pixels of 1 or more, or None for the student's size")
+
+
+def _sides(size: int | tuple[int, int]) -> tuple[int, ...]:
+    return (size,) if isinstance(size, int) else size
+
+
+def check_options(options: RunOptions) -> None:
+    """ValueError for a run option out of its range."""
+    for name in ("log_every_steps", "eval_every_epochs", "checkpoint_every_steps", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; use 1 or more")
+    if options.workers is not None and options.workers < 0:
+        raise ValueError(f"--workers is {options.workers}; use 0 or more")
+    if options.out == "":
+        raise ValueError("--out is empty; name a folder, or leave it out")

@@ -133,7 +133,7 @@ def _dataclass_named(name: Any) -> Any:
             raise ValueError(f"recipe.json names {name}, which this version does not have") from None
     kind = getattr(sys.modules.get(module_name), class_name, None)
     if not (isinstance(kind, type) and is_dataclass(kind)):
-        raise ValueError(f"recipe.json names {name}, which is not imported here; import its module first")
+        raise ValueError(f"recipe.json names {name}, which is not imported here; name its script with --script FILE")
     return kind
 
 

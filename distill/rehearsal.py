@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from distill.console import Console
+from distill.console import Console, clock
 from distill.options import RunOptions
 from distill.preflight import Plan
 from distill.summary import rows
@@ -40,5 +40,5 @@ def rehearse(plan: Plan, options: RunOptions, accelerator: Accelerator, console:
         seconds = (time.perf_counter() - began) / min(2, plan.layout.steps)
     console.say(
         f"rehearsal: {plan.layout.batch_size / seconds:.0f} images/s over two steps, start-up included; "
-        f"at most {seconds * plan.layout.steps / 3600:.1f} h for {plan.layout.steps:,} steps. Nothing was written"
+        f"at most {clock(seconds * plan.layout.steps)} for {plan.layout.steps:,} steps. Nothing was written"
     )

@@ -21,15 +21,16 @@ def rows(plan: Plan, accelerator: Accelerator) -> list[tuple[str, str]]:
         shown.append(("teacher", f"{recipe.teacher.name} ({recipe.teacher.weights_source()}{fitted})"))
     params = sum(parameter.numel() for parameter in plan.objective.student.parameters())
     height, width = student.img_hw
+    patch = "×".join(map(str, student.patch_hw))
     token = ", distillation token" if student.distilled else ""
     shown += [
         ("student", f"ViT {student.depth} × {student.embed_dim}, {params / 1e6:.2f} M parameters{token}"),
-        ("images", f"{height}×{width} px, {student.in_chans} channels, patch {'×'.join(map(str, student.patch_hw))}"),
-        ("data", f"{len(plan.train):,} to train on, {len(plan.val):,} to validate on, {len(plan.classes)} classes"),
         (
-            "batch",
-            f"{layout.batch_size} = {layout.processes} processes × {layout.accumulate} accumulated × {layout.part}",
+            "images",
+            f"{height}×{width} px, {'grey' if student.in_chans == 1 else 'colour'}, in patches of {patch}",
         ),
+        ("data", f"{len(plan.train):,} to train on, {len(plan.val):,} to validate on, {len(plan.classes)} classes"),
+        ("batch", _batch(plan)),
         ("steps", f"{layout.steps:,} in {layout.epochs} epochs"),
         ("runs on", f"{accelerator.device.type}, mixed precision {accelerator.mixed_precision}"),
     ]
@@ -39,6 +40,13 @@ def rows(plan: Plan, accelerator: Accelerator) -> list[tuple[str, str]]:
         count = sum(parameter.numel() for parameter in projection.parameters())
         shown.append((f"  {name} projects", f"{count / 1e3:.1f} k parameters, not exported"))
     return shown
+
+
+def _batch(plan: Plan) -> str:
+    layout = plan.layout
+    parts = [f"{layout.processes} processes"] if layout.processes > 1 else []
+    parts += [f"{layout.accumulate} accumulated"] if layout.accumulate > 1 else []
+    return f"{layout.batch_size} images" + (f" = {' × '.join([*parts, str(layout.part)])}" if parts else "")
 
 
 def peak_memory() -> str:

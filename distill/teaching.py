@@ -34,9 +34,8 @@ def make_teacher(
     """The recipe's teacher on this process's device, started for these layers."""
     assert recipe.teacher is not None
     teacher = recipe.teacher.build(head=head, layers=layers)
-    teacher.start(accelerator.device, layers)
-    console.say(f"teacher runs on {teacher.runtime_note}")
-    return teacher
+    with console.rich.status("starting the teacher"):
+        return teacher.start(accelerator.device, layers)
 
 
 def fitted_head(plan: Plan, out: Path, accelerator: Accelerator, console: Console, *, workers: int) -> Head | None:
@@ -106,7 +105,7 @@ def _fingerprint(plan: Plan, teacher: FrozenTeacher) -> str:
         to_json(teacher.preprocess.img_size),
         recipe.data.fingerprint(),
         to_json(recipe.views),
-        [*plan.recipe.view_size, recipe.student.in_chans, config.fit_images],
+        [*plan.recipe.view_size, config.fit_images, *recipe.student.input_mean, *recipe.student.input_std],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

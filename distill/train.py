@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from timm.utils.model_ema import ModelEmaV3
 
 from distill import checkpoint
 from distill.console import Console
-from distill.evaluate import Score, score
+from distill.evaluate import Score, score, summed
 from distill.loader import in_order, train_batches
 from distill.metrics import Metrics, of_losses, of_score
 from distill.mixing import mix
@@ -161,14 +160,3 @@ def evaluate(plan: Plan, model: ViT, accelerator: Accelerator, workers: int) -> 
     return score(
         {"student": logits}, batches, device=accelerator.device, total=len(plan.val), reduce=summed(accelerator)
     )["student"]
-
-
-def summed(accelerator: Accelerator) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A function that sums a small float64 tensor over the processes."""
-
-    def reduce(sums: torch.Tensor) -> torch.Tensor:
-        total = accelerator.reduce(sums.to(accelerator.device), reduction="sum")
-        assert isinstance(total, torch.Tensor)
-        return total.cpu()
-
-    return reduce

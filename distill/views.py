@@ -60,6 +60,11 @@ class Views:
         """Whether two images are mixed."""
         return self.mix_prob > 0 and (self.mixup > 0 or self.cutmix > 0)
 
+    @property
+    def val_interpolation(self) -> str:
+        """How pixels are resampled in validation."""
+        return "bilinear" if self.interpolation == "bilinear" else "bicubic"
+
 
 @contextmanager
 def at_address(*address: int | str) -> Iterator[None]:
@@ -161,8 +166,9 @@ def _centre_crop(views: Views, img_size: tuple[int, int], crop_pct: float) -> Ca
     from timm.data.transforms_factory import transforms_imagenet_eval
     from torchvision.transforms import Compose
 
-    interpolation = "bilinear" if views.interpolation == "bilinear" else "bicubic"
-    steps = transforms_imagenet_eval(img_size, crop_pct=crop_pct, interpolation=interpolation, normalize=False)
+    steps = transforms_imagenet_eval(
+        img_size, crop_pct=crop_pct, interpolation=views.val_interpolation, normalize=False
+    )
     return Compose(steps.transforms[:-1])  # all but the last, which makes a tensor
 
 

@@ -56,7 +56,7 @@ def save(
     aside.mkdir(exist_ok=True)
     try:
         (aside / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        save_file(weights, aside / WEIGHTS, metadata={"format": "pt", "student": student})
+        save_file(weights, aside / WEIGHTS, metadata={"student": student})
         shutil.copymode(aside / CONFIG, aside / WEIGHTS)  # safetensors lets only the owner read, whatever the umask
         if folder.is_dir():
             for name in (WEIGHTS, CONFIG):

@@ -147,7 +147,7 @@ def test_two_processes_and_accumulation_give_the_losses_and_weights_of_one(world
     assert world.run("--out", str(one), *same).returncode == 0
     launched = world.run("--out", str(two), *same, launcher=TWO_PROCESSES)
     assert launched.returncode == 0, launched.stderr
-    assert "2 processes" in launched.stdout
+    assert "64 images = 2 processes × 32" in launched.stdout
 
     for a, b in zip(metrics(one), metrics(two), strict=True):
         assert a == pytest.approx(b, abs=1e-4)
@@ -159,7 +159,7 @@ def test_two_processes_and_accumulation_give_the_losses_and_weights_of_one(world
     assert world.run("--out", str(one), *plain, "--resume", "never").returncode == 0
     accumulated = world.run("--out", str(parts), *plain, ACCELERATE_GRADIENT_ACCUMULATION_STEPS="2")
     assert accumulated.returncode == 0, accumulated.stderr
-    assert "2 accumulated" in accumulated.stdout
+    assert "64 images = 2 accumulated × 32" in accumulated.stdout
     for a, b in zip(metrics(one), metrics(parts), strict=True):
         assert a == pytest.approx(b, abs=1e-4)
 
@@ -167,12 +167,13 @@ def test_two_processes_and_accumulation_give_the_losses_and_weights_of_one(world
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--losses.hint.pairs", "7", "0"), "loss 'hint' in the student, there is no layer 7; it has 2 layers"),
+        (("--losses.hint.pairs", "7", "0"), "loss 'hint': in the student, there is no layer 7; it has 2 layers"),
         (("--student.no-distilled", "--losses.hard.head", "token"), "the student has none; use --student.distilled"),
-        (("--data.path", "nowhere.npz"), "there is no file nowhere.npz"),
+        (("--data.path", "nowhere.npz"), "/nowhere.npz; name an .npz file with --data.path"),
         (("--teacher.name", "resnet5O"), "resnet50"),
         (("--student.num-classes", "7"), "student has 7 classes but the data has 10"),
         (("--out", "/proc/run"), "cannot be written"),
+        (("--log-every-steps", "0"), "--log-every-steps is 0; use 1 or more"),
         (("--trackers", "wandb"), "tracker 'wandb' is not installed"),
         (("--optim.lr", "1e30", "--optim.warmup-epochs", "0", "--optim.clip-grad", "None"), "is nan"),
     ],

@@ -26,14 +26,22 @@ LEGEND = (
 )
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """The comparison for a terminal."""
+WIDE = 90
+"""Columns of a window that holds the whole table; a narrower one shows the columns of NARROW."""
+
+NARROW = ("role", "model", "top-1 %", "agrees %", "kept %")
+
+
+def table(rows: Sequence[Row], width: int) -> Table:
+    """The comparison for a terminal of that many columns."""
+    columns = COLUMNS if width >= WIDE else {name: COLUMNS[name] for name in NARROW}
     shown = Table(title=f"on the same {rows[0].images:,} validation images", title_justify="left", box=None)
-    for name in COLUMNS:
-        shown.add_column(name, justify="left" if name in ("role", "model") else "right", overflow="fold")
+    for name in columns:
+        text = name in ("role", "model")
+        shown.add_column(name, justify="left" if text else "right", overflow="fold", no_wrap=name != "model")
     for row in rows:
         # An interval goes under its number, so that a row fits a narrow window.
-        shown.add_row(*(escape(cell(row).replace(" [", "\n[")) for cell in COLUMNS.values()))
+        shown.add_row(*(escape(cell(row).replace(" [", "\n[")) for cell in columns.values()))
     return shown
 
 
@@ -49,13 +57,13 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _differences(rows: Sequence[Row]) -> list[str]:
-    baselines = [row for row in rows if row.role == "baseline" and row.top1 is not None]
+    by_run = {row.run: row for row in rows}
+    pairs = [(row, by_run[row.alone]) for row in rows if row.alone]
     return [
-        f"\n{row.name} is {100 * (row.top1 - baseline.top1):+.1f} points of top-1 from {baseline.name}, "
-        "the same student without a teacher."
-        for baseline in baselines
-        for row in rows
-        if row.role == "student" and row.top1 is not None and baseline.top1 is not None
+        f"\n{row.name} is {100 * (row.top1 - alone.top1):+.1f} points of top-1 from {alone.name}, "
+        "the same student, data and budget without a teacher."
+        for row, alone in pairs
+        if row.top1 is not None and alone.top1 is not None
     ]
 
 

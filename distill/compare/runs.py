@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import students
 from distill.console import Console
 from distill.data import Images
-from distill.evaluate import Model, Score, interval, score
+from distill.evaluate import Model, Score, interval, score, summed
 from distill.folder import read_recipe
 from distill.loader import default_workers, in_order
 from distill.recipe import Recipe, to_json
@@ -32,6 +32,7 @@ class Row:
     """A model of the report. Shares are in 0..1, intervals are 95 %, kl is in nats; None: nothing to compare with.
 
     agreement, kl: against the teacher. kept: the share of the teacher's top-1 that the model has.
+    run: the model's run folder. alone: that of the same recipe without a teacher, where it was measured too.
     """
 
     role: Literal["teacher", "student", "baseline"]
@@ -47,6 +48,7 @@ class Row:
     params: int
     images: int
     run: str | None = None
+    alone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def compare_runs(folders: Sequence[Path], accelerator: Accelerator, console: Con
     recipes = {folder: read_recipe(folder) for folder in folders}
     first = recipes[folders[0]]
     _check_same_images(recipes)
+    _check_one_teacher(recipes)
     candidates = [_student(folder, recipe, accelerator) for folder, recipe in recipes.items()]
     taught = next((folder for folder, recipe in recipes.items() if recipe.teacher), None)
     if taught is not None:
@@ -77,15 +80,22 @@ def compare_runs(folders: Sequence[Path], accelerator: Accelerator, console: Con
         teacher = make_teacher(recipes[taught], accelerator, console, layers=(), head=head)
         candidates.insert(0, teacher_candidate(teacher, accelerator))
     transform = val_transform(first.views, first.view_size, first.student.in_chans)
-    return measure(candidates, first.data.val(), transform, accelerator, console)
+    rows = measure(candidates, first.data.val(), transform, accelerator, console)
+    baselines = {str(folder): to_json(recipe) for folder, recipe in recipes.items() if recipe.teacher is None}
+    return [replace(row, alone=_alone(row, recipes, baselines)) for row in rows]
+
+
+def _alone(row: Row, recipes: Mapping[Path, Recipe], baselines: Mapping[str, Any]) -> str | None:
+    if row.role != "student" or row.run is None:
+        return None
+    alone = to_json(recipes[Path(row.run)].without_teacher())
+    return next((folder for folder, recipe in baselines.items() if recipe == alone), None)
 
 
 def measure(
     candidates: Sequence[Candidate], images: Images, transform: Transform, accelerator: Accelerator, console: Console
 ) -> list[Row]:
     """A row for each candidate, all on the same views; the first is the reference if it is a teacher."""
-    from distill.train import summed
-
     names = [f"{number}" for number in range(len(candidates))]
     has_teacher = candidates[0].role == "teacher"
     batches = in_order(
@@ -169,6 +179,14 @@ def _check_same_images(recipes: Mapping[Path, Recipe]) -> None:
     for folder, other in others:
         if seen(other) != seen(recipe):
             raise ValueError(f"{folder} and {first} were not validated on the same views; compare them apart")
+
+
+def _check_one_teacher(recipes: Mapping[Path, Recipe]) -> None:
+    teachers = {folder: recipe.teacher for folder, recipe in recipes.items() if recipe.teacher}
+    for folder, teacher in teachers.items():
+        first = next(iter(teachers))
+        if teacher != teachers[first]:
+            raise ValueError(f"{folder} and {first} have different teachers; compare each with its own")
 
 
 def as_json(rows: Sequence[Row]) -> dict[str, Any]:

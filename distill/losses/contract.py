@@ -60,7 +60,7 @@ def reads_token(head: Head, student: Shapes) -> bool:
     """Whether `head` means the distillation token of this student. ValueError if it has none."""
     if head == "token" and not student.has_token:
         raise ValueError(
-            "reads the distillation token but the student has none; use --student.distilled, or head 'class' or 'auto'"
+            "it reads the distillation token but the student has none; use --student.distilled, or head 'auto'"
         )
     return head != "class" and student.has_token
 
@@ -68,7 +68,7 @@ def reads_token(head: Head, student: Shapes) -> bool:
 def check_classes(student: Shapes, teacher: Shapes | None) -> None:
     """ValueError unless both models' logits speak of the same number of classes."""
     if teacher is None:
-        raise ValueError("reads a teacher but the recipe has none; name one with teacher=Teacher(name=...)")
+        raise ValueError("it reads a teacher but the recipe has none; name one with teacher=Teacher(name=...)")
     if student.num_classes != teacher.num_classes:
         raise ValueError(
             f"student has {student.num_classes} classes but the teacher has {teacher.num_classes}; "

@@ -76,9 +76,9 @@ class Hint:
 
     def bind(self, student: Shapes, teacher: Shapes | None) -> BoundHint:
         if teacher is None:
-            raise ValueError("reads a teacher but the recipe has none; name one with teacher=Teacher(name=...)")
+            raise ValueError("it reads a teacher but the recipe has none; name one with teacher=Teacher(name=...)")
         if not self.pairs:
-            raise ValueError("has no pairs; name at least one student layer and teacher layer, or use weight 0")
+            raise ValueError("it has no pairs; name at least one student layer and teacher layer, or use weight 0")
         return BoundHint(self, student, teacher)
 
 
@@ -108,7 +108,7 @@ class BoundHint(nn.Module):
 
 def _resolved(shapes: Shapes, layers: tuple[int | float, ...], whose: str) -> tuple[int, ...]:
     if not shapes.grids:
-        raise ValueError(f"reads the {whose}'s grids but this model hands out none; use a loss on logits")
+        raise ValueError(f"it reads the {whose}'s grids but this model hands out none; use a loss on logits")
     try:
         return shapes.layers(layers)
     except ValueError as error:

@@ -39,6 +39,8 @@ class CrossEntropy:
         return Needs(head=self.head, labels=True, teacher=False)
 
     def bind(self, student: Shapes, teacher: Shapes | None) -> Bound:
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing is {self.smoothing}; use a share of 0 or more and below 1")
         token = reads_token(self.head, student)
 
         def loss(student: Outputs, teacher: Outputs | None, labels: Tensor | None) -> Tensor:

@@ -83,6 +83,10 @@ def teacher(**changes):
     return lambda recipe: replace(recipe, teacher=replace(recipe.teacher, **changes))
 
 
+def views(**changes):
+    return lambda recipe: replace(recipe, views=replace(recipe.views, **changes))
+
+
 def unlabelled(recipe):
     return replace(recipe, data=Arrays(path=recipe.data.path.replace("data.npz", "unlabelled.npz")))
 
@@ -91,10 +95,13 @@ def unlabelled(recipe):
     ("change", "message"),
     [
         (student(num_classes=5), "student has 5 classes but the data has 3; use --student.num-classes 3"),
-        (losses(hint=Hint(pairs=((5, 0),)), labels=CrossEntropy()), "loss 'hint' in the student, there is no layer 5"),
-        (losses(hint=Hint(pairs=((0, 9),)), labels=CrossEntropy()), "loss 'hint' in the teacher, there is no layer 9"),
+        (losses(hint=Hint(pairs=((5, 0),)), labels=CrossEntropy()), "loss 'hint': in the student, there is no layer 5"),
+        (losses(hint=Hint(pairs=((0, 9),)), labels=CrossEntropy()), "loss 'hint': in the teacher, there is no layer 9"),
         (losses(hint=Hint(pairs=((0, 0),))), "no loss trains the student's class head"),
-        (losses(hard=HardTargets(head="token")), "loss 'hard' reads the distillation token but the student has none"),
+        (
+            losses(hard=HardTargets(head="token")),
+            "loss 'hard': it reads the distillation token but",
+        ),
         (losses(labels=CrossEntropy()), "has a teacher but no loss reads it"),
         (losses(), "has a teacher but no loss reads it"),
         (unlabelled, "loss 'labels' reads labels but the training images have none"),
@@ -102,14 +109,25 @@ def unlabelled(recipe):
         (optim(batch_size=32), "a batch takes 32 images but there are 24 to train on"),
         (optim(epochs=0), "optim.epochs is 0; use 1 or more"),
         (optim(warmup_epochs=3), "optim.warmup_epochs is 3 but the run has 2 epochs"),
-        (optim(lr=0.0), "use lr > 0"),
+        (optim(lr=0.0), "optim.lr is 0.0; use a number above 0"),
+        (optim(weight_decay=float("nan")), "optim.weight_decay is nan; use 0 or more"),
+        (optim(betas=(1.0, 2.0)), "optim.betas are (1.0, 2.0)"),
+        (optim(clip_grad=-1.0), "optim.clip_grad is -1.0; use a number above 0"),
+        (losses(labels=CrossEntropy(weight=-1.0)), "losses.labels.weight is -1.0; use 0 or more"),
+        (losses(labels=CrossEntropy(smoothing=2.0), soft=SoftTargets()), "loss 'labels': smoothing is 2.0"),
+        (views(scale=(2.0, 3.0)), "views.scale is (2.0, 3.0)"),
+        (views(hflip=2.0), "views.hflip is 2.0; use a probability"),
+        (views(mixup=-1.0), "views.mixup is -1.0; use 0 or more"),
+        (views(crop_pct=0.0), "views.crop_pct is 0.0"),
+        (views(img_size=0), "views.img_size is 0"),
+        (teacher(fit_images=0), "teacher.fit_images is 0; use 20 or more"),
         (optim(ema_decay=1.0), "optim.ema_decay is 1.0; use a number between 0 and 1"),
         (teacher(name="resnet18"), "student has 3 classes but the teacher has 1000"),
         (teacher(name="reznet18"), "resnet18"),
         (teacher(name="no/such/folder"), "no/such/folder"),
         (lambda r: replace(r, views=Views(mixup=0.8), optim=replace(r.optim, batch_size=6)), "mix pairs but a process"),
-        (lambda r: replace(r, views=Views(auto_augment="autumn")), "views.auto_augment is 'autumn'; use one of"),
-        (lambda r: replace(r, data=Arrays(path="none.npz")), "there is no file none.npz"),
+        (views(auto_augment="autumn"), "timm takes no views.auto_augment 'autumn'"),
+        (lambda r: replace(r, data=Arrays(path="none.npz")), "/none.npz; name an .npz file"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(recipe, change, message):
