@@ -1,6 +1,10 @@
 """The README is true: its Python runs as it stands, its files exist, its names are those of the packages."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +42,28 @@ def test_python_in_the_readme_runs(block):
             64,
             {"labels", "logits"},
         )
+
+
+def test_the_example_with_its_own_loss_and_data_runs_and_is_compared(tmp_path):
+    (tmp_path / "own.py").write_text(BLOCKS[-1])
+    environment = os.environ | {"DISTILL_CACHE": str(tmp_path / "cache"), "ACCELERATE_USE_CPU": "true"}
+
+    def python(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+        )
+
+    done = python("own.py", "--workers", "0")
+    assert done.returncode == 0, done.stderr
+    assert "0.1 × Logits: class logits against the teacher's" in done.stdout
+    compare = ("-m", "distill", "compare", "runs/own", "--out", "again")
+    unknown = python(*compare)
+    assert unknown.returncode == 2
+    assert "recipe.json names __main__.Squares, which is not imported here; name its script" in unknown.stderr
+    known = python(*compare, "--script", "own.py")
+    assert known.returncode == 0, known.stderr
+    again, first = (json.loads((tmp_path / f / "report.json").read_text())["models"] for f in ("again", "runs/own"))
+    assert [model["top1"] for model in again] == [model["top1"] for model in first]
 
 
 def test_links_and_recipes_in_the_readme_exist():

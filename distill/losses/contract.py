@@ -33,7 +33,7 @@ class Needs:
         phrases = []
         if self.head:
             where = {"auto": "token or class", "class": "class", "token": "token"}[self.head]
-            phrases.append(f"{where} logits")
+            phrases.append(f"{where} logits" + (" against the teacher's" if self.teacher else ""))
         if self.student_layers:
             pairs = zip(self.student_layers, self.teacher_layers, strict=True)
             phrases.append("grids " + ", ".join(f"{s} ← {t}" for s, t in pairs))
