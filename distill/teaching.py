@@ -48,7 +48,9 @@ def fitted_head(plan: Plan, out: Path, accelerator: Accelerator, console: Consol
         return None
     kept = out / HEAD_FILE
     if not kept.is_file() and accelerator.is_main_process:
-        backbone = make_teacher(plan.recipe, accelerator, console, layers=(), head=None)
+        # With the layers of the losses already, so that what is exported for it serves the training too.
+        layers = plan.objective.teacher_layers
+        backbone = make_teacher(plan.recipe, accelerator, console, layers=layers, head=None)
         cached = _cache_folder() / f"{_fingerprint(plan, backbone)}.safetensors"
         if cached.is_file():
             head, how = Head.load(cached), "taken from the cache"
