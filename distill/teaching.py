@@ -88,7 +88,8 @@ def _fit(plan: Plan, teacher: FrozenTeacher, accelerator: Accelerator, console: 
                 assert batch.labels is not None
                 embedding = teacher(batch.views.to(accelerator.device)).embedding
                 assert embedding is not None
-                embeddings.append(embedding)
+                # A copy, because a runtime's own output would hold on to the memory of its whole pool.
+                embeddings.append(embedding.clone())
                 labels.append(batch.labels.to(accelerator.device))
                 counter.advance(len(batch.views))
     groups = torch.arange(len(chosen)).repeat(2)  # both views of an image stay on one side of the split
