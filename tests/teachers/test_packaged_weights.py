@@ -16,8 +16,6 @@ from students.preprocess import Preprocess
 from teachers import FrozenTeacher, Teacher
 from teachers.weights import packaged, read_packaged
 
-pytestmark = pytest.mark.skipif(packaged("tf_efficientnet_lite0") is None, reason="the weights' package is missing")
-
 LITE0 = Teacher(name="tf_efficientnet_lite0")
 TRANSFORM: Any = create_transform(
     (3, 224, 224), mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=0.875, interpolation="bicubic"

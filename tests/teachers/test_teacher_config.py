@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import tyro
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -144,7 +145,6 @@ def test_the_config_imports_neither_torch_nor_timm() -> None:
 
 
 def test_help_shows_every_field(capsys: pytest.CaptureFixture[str]) -> None:
-    tyro = pytest.importorskip("tyro")
     with pytest.raises(SystemExit):
         tyro.cli(Teacher, args=["--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())

@@ -14,10 +14,6 @@ from students.outputs import Outputs, Shapes
 from students.preprocess import Preprocess
 from teachers import FrozenTeacher, Teacher
 from teachers.runtime import smooth_noise
-from teachers.weights import packaged
-
-for needed in ("onnx", "onnxscript", "onnxruntime"):
-    pytest.importorskip(needed)
 
 CPU = torch.device("cpu")
 RESNET = Teacher(name="test_resnet", img_size=64)
@@ -35,7 +31,6 @@ def furthest(ours: Outputs, theirs: Outputs) -> float:
     return max(relative(a, b) for a, b in [*pairs, *((ours.grids[i], theirs.grids[i]) for i in theirs.grids)])
 
 
-@pytest.mark.skipif(packaged("tf_efficientnet_lite0") is None, reason="the weights' package is missing")
 def test_lite0_equals_eager_and_is_exported_once(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = Teacher(name="tf_efficientnet_lite0", img_size=112)
     teacher, eager = config.build().start(CPU, (2, 4)), config.build()
