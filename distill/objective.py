@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from distill.losses import Loss
+from distill.losses import Address, Bound, Loss, Pair
+from distill.losses.schedule import CONSTANT
+from distill.views import derived_seed
 from students import ViT
 from students.outputs import Outputs, Shapes
 from students.preprocess import Preprocess
@@ -17,18 +20,18 @@ class Objective(nn.Module):
     """Views, what the teacher says of them, and labels -> the losses.
 
     The student stands under `student`, alone in its name space, so that it is exported without the projections.
-    A loss of weight 0 is left out, and the layers that it alone reads are not asked for.
+    A loss of weight 0 is left out, and the layers that it alone reads are not asked for. images: of the training set.
     ValueError, with the loss's name, if a loss does not fit the two models or if a head learns nothing.
     """
 
-    def __init__(self, student: ViT, losses: Mapping[str, Loss], teacher: Shapes | None) -> None:
+    def __init__(self, student: ViT, losses: Mapping[str, Loss], teacher: Shapes | None, *, images: int = 0) -> None:
         super().__init__()
         config = student.config
         shapes = config.shapes()
         self.preprocess = Preprocess(config.img_hw, config.input_mean, config.input_std)
         self.student = student
         self.losses = {name: loss for name, loss in losses.items() if loss.weight}
-        self.bound = {name: _bind(name, loss, shapes, teacher) for name, loss in self.losses.items()}
+        self.bound = {name: _bind(name, loss, shapes, teacher, images) for name, loss in self.losses.items()}
         self.projections = nn.ModuleDict({name: b for name, b in self.bound.items() if isinstance(b, nn.Module)})
         needs = [loss.needs for loss in self.losses.values()]
         self.student_layers = sorted({shapes.layer(layer) for need in needs for layer in need.student_layers})
@@ -37,13 +40,33 @@ class Objective(nn.Module):
         )
         _check_heads(shapes, self.losses)
 
-    def forward(self, views: Tensor, target: Outputs | None, labels: Tensor | None) -> dict[str, Tensor]:
+    def forward(
+        self, views: Tensor, target: Outputs | None, labels: Tensor | None, address: Address | None = None
+    ) -> dict[str, Tensor]:
         """views [B, c, H, W], labels [B] or [B, K] -> each loss unweighted, and their weighted sum as `total`."""
         student = self.student.outputs(self.preprocess(views), self.student_layers)
+        terms = {}
         with torch.autocast(views.device.type, enabled=False):
-            terms = {name: bound(student, target, labels) for name, bound in self.bound.items()}
-            total = torch.stack([self.losses[name].weight * term for name, term in terms.items()]).sum()
+            for name, bound in self.bound.items():
+                if self.losses[name].needs.address:
+                    assert address is not None
+                    # Two losses of a kind draw apart.
+                    own = replace(address, seed=derived_seed(address.seed, name))
+                    terms[name] = bound(student, target, labels, own)
+                else:
+                    terms[name] = bound(student, target, labels)
+            total = torch.stack([self.weight(name, address) * term for name, term in terms.items()]).sum()
         return {"total": total} | terms
+
+    def weight(self, name: str, address: Address | None) -> float:
+        """A loss's weight at this point of its schedule; its full weight where the point is not known."""
+        loss = self.losses[name]
+        return loss.weight * (getattr(loss, "schedule", CONSTANT).factor(address.progress) if address else 1.0)
+
+    def pairs(self) -> dict[str, list[Pair]]:
+        """What each loss on features compares, for a person to check."""
+        found = {name: getattr(bound, "pairs", None) for name, bound in self.bound.items()}
+        return {name: pairs for name, pairs in found.items() if pairs}
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that are not decayed: the student's own choice, and every bias."""
@@ -51,9 +74,9 @@ class Objective(nn.Module):
         return exempt | {name for name, parameter in self.named_parameters() if parameter.ndim <= 1}
 
 
-def _bind(name: str, loss: Loss, student: Shapes, teacher: Shapes | None):
+def _bind(name: str, loss: Loss, student: Shapes, teacher: Shapes | None, images: int) -> Bound:
     try:
-        return loss.bind(student, teacher)
+        return loss.bind(student, teacher, images) if loss.needs.address else loss.bind(student, teacher)
     except ValueError as error:
         raise ValueError(f"loss '{name}': {error}") from None
 

@@ -1,18 +1,18 @@
-"""The loss that reads labels and no teacher: cross-entropy."""
+"""The loss that reads labels and no teacher, and what other losses make of mixed labels."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import torch.nn.functional as F
+from torch import Tensor
 
-from distill.losses.contract import Bound, Head, Needs, reads_token
+from distill.losses.contract import Bound, Head, Needs, logits_of
 from distill.losses.precision import at_least_float32
+from distill.losses.schedule import CONSTANT, Schedule
 from students.outputs import Outputs, Shapes
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
@@ -23,12 +23,22 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> 
     return F.cross_entropy(at_least_float32(logits), labels, label_smoothing=smoothing)
 
 
+def target_class(labels: Tensor) -> Tensor:
+    """Labels [B], or mixed labels [B, K] -> [B], the class of the largest share."""
+    return labels if labels.ndim == 1 else labels.argmax(-1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropy:
     """Cross-entropy with the labels; mixed labels count by their shares."""
 
+    paper: ClassVar[str] = "Szegedy et al. 2016, arXiv:1512.00567 (smoothing)"
+    functions: ClassVar[tuple[Callable[..., Tensor], ...]] = (cross_entropy,)
+
     weight: float = 1.0
     """Factor of this loss in the total."""
+    schedule: Schedule = CONSTANT
+    """How the weight changes over the run."""
     smoothing: float = 0.0
     """Share of the target that is spread over all classes."""
     head: Head = "class"
@@ -41,12 +51,10 @@ class CrossEntropy:
     def bind(self, student: Shapes, teacher: Shapes | None) -> Bound:
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"smoothing is {self.smoothing}; use a share of 0 or more and below 1")
-        token = reads_token(self.head, student)
+        read = logits_of(self.head, student)
 
         def loss(student: Outputs, teacher: Outputs | None, labels: Tensor | None) -> Tensor:
-            logits = student.token_logits if token else student.logits
-            assert logits is not None
             assert labels is not None
-            return cross_entropy(logits, labels, smoothing=self.smoothing)
+            return cross_entropy(read(student), labels, smoothing=self.smoothing)
 
         return loss

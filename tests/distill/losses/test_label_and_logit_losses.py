@@ -1,15 +1,12 @@
-"""The losses against the golden values of their papers' formulas, and the properties that every one of them has."""
+"""Labels, soft and hard targets and hints by hand, which head is read, and what is said of a loss that does not fit."""
 
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 
 from distill.losses import (
-    CrossEntropy,
     HardTargets,
     Hint,
     SoftTargets,
@@ -29,19 +26,6 @@ Y = torch.tensor([0, 3, 7, 9])
 STUDENT = Shapes(10, False, 6, dict.fromkeys(range(4), (6, 7, 7)))
 DISTILLED = Shapes(10, True, 6, dict.fromkeys(range(4), (6, 7, 7)))
 TEACHER = Shapes(10, False, 8, {0: (4, 14, 14), 1: (8, 7, 7), 2: (16, 4, 4)})
-
-
-@pytest.mark.parametrize(("temperature", "value"), [(1.0, 1.963964052), (4.0, 2.747060552)])
-def test_soft_targets_have_their_golden_values(temperature, value):
-    assert soft_targets(S, T, temperature=temperature).item() == pytest.approx(value, abs=1e-8)
-
-
-def test_deits_soft_value_is_ours_over_the_number_of_classes():
-    assert (soft_targets(S, T, temperature=3.0) / 10).item() == pytest.approx(0.268692530, abs=1e-8)
-
-
-def test_hard_targets_have_their_golden_value():
-    assert hard_targets(S, T).item() == pytest.approx(3.981002379, abs=1e-8)
 
 
 def test_soft_targets_by_hand():
@@ -82,51 +66,6 @@ def test_match_size_averages_the_larger_grid_down_to_the_smaller():
     assert match_size(small, large)[1].flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
 
 
-logits = st.integers(1, 5).flatmap(
-    lambda batch: st.integers(2, 7).flatmap(
-        lambda k: st.tuples(
-            st.lists(st.lists(st.floats(-200, 200, width=32), min_size=k, max_size=k), min_size=batch, max_size=batch),
-            st.lists(st.lists(st.floats(-200, 200, width=32), min_size=k, max_size=k), min_size=batch, max_size=batch),
-            st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]),
-        )
-    )
-)
-
-
-@given(logits, st.sampled_from([soft_targets, hard_targets]))
-def test_logit_losses_are_finite_ignore_the_teachers_gradient_and_do_not_depend_on_batch_size(case, loss):
-    rows_s, rows_t, dtype = case
-    s = torch.tensor(rows_s, dtype=dtype, requires_grad=True)
-    t = torch.tensor(rows_t, dtype=dtype, requires_grad=True)
-    value = loss(s, t)
-    value.backward()
-    assert torch.isfinite(value)
-    assert s.grad is not None
-    assert torch.isfinite(s.grad).all()
-    assert t.grad is None
-    assert value >= -1e-4
-    twice = loss(torch.cat([s, s]), torch.cat([t, t]))
-    assert torch.isclose(value, twice, rtol=1e-4, atol=1e-5)
-
-
-@given(logits)
-def test_soft_targets_are_zero_where_student_and_teacher_agree(case):
-    s = torch.tensor(case[0], dtype=torch.float64)
-    assert soft_targets(s, s).abs() < 1e-9
-
-
-@pytest.mark.parametrize(
-    "loss",
-    [
-        lambda s: soft_targets(s, T, temperature=2.0),
-        lambda s: hard_targets(s, T),
-        lambda s: cross_entropy(s, Y, smoothing=0.1),
-    ],
-)
-def test_gradients_equal_finite_differences(loss):
-    assert torch.autograd.gradcheck(loss, (S.clone().requires_grad_(),))
-
-
 def test_hint_gradient_equals_finite_differences_through_projection_and_resize():
     generator = torch.Generator().manual_seed(0)
     student, teacher = Shapes(2, False, 3, {0: (3, 2, 2)}), Shapes(2, False, 4, {0: (4, 4, 4)})
@@ -146,25 +85,6 @@ def test_hint_is_the_mean_square_of_the_standardised_teacher_when_the_projection
     student = Outputs(S, grids={0: torch.randn(8, 6, 7, 7), 3: torch.randn(8, 6, 7, 7)})
     # Each pair's standardised teacher has variance 1, so each pair gives 1.
     assert bound(student, Outputs(T, grids=grids), None).item() == pytest.approx(2.0, abs=1e-3)
-
-
-def test_every_option_changes_the_value():
-    def value(loss, student=DISTILLED):
-        torch.manual_seed(0)
-        bound = loss.bind(student, TEACHER)
-        generator = torch.Generator().manual_seed(1)
-        grids = {i: torch.randn(4, 6, 7, 7, generator=generator) for i in range(4)}
-        target = {i: 3 * torch.randn(4, *shape, generator=generator) for i, shape in TEACHER.grids.items()}
-        own = Outputs(S, token_logits=S.flip(1), grids=grids)
-        return round(bound(own, Outputs(T, grids=target), Y).item(), 6)
-
-    for losses in (
-        [CrossEntropy(), CrossEntropy(smoothing=0.1), CrossEntropy(head="token")],
-        [SoftTargets(), SoftTargets(temperature=2.0), SoftTargets(head="class")],
-        [HardTargets(), HardTargets(head="class")],
-        [Hint(), Hint(pairs=((0, 1),)), Hint(normalize=False)],
-    ):
-        assert len({value(loss) for loss in losses}) == len(losses)
 
 
 def test_auto_reads_the_distillation_token_where_there_is_one():

@@ -1,0 +1,146 @@
+"""CRD: a student's embedding of an image is nearer to the teacher's of that image than to those of others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distill.losses.contract import Address, Layer, Needs, check_positive, require_teacher
+from distill.losses.pairs import NO_PAIRS, resolve_embeddings, vector
+from distill.losses.precision import at_least_float32
+from distill.losses.processes import gathered
+from distill.losses.schedule import CONSTANT, Schedule
+from students.outputs import Outputs, Shapes
+
+EPS = 1e-7
+
+
+def crd(log_scores: Tensor, images: int) -> Tensor:
+    """Noise-contrastive loss of scores [B, 1 + K], the match first, then K draws of `images` training images.
+
+    Tian et al. 2020 (arXiv:1910.10699), equations 18 and 19, the mean over the batch: scores are exp(u·v / τ) / Z, and
+    noise has probability 1 / images. They are given as logarithms, so that no temperature overflows.
+    """
+    log_scores = at_least_float32(log_scores)
+    noise = (log_scores.shape[1] - 1) / images
+    log_sums = log_scores.logaddexp(log_scores.new_tensor(math.log(noise + EPS)))  # log(score + noise + ε)
+    right = log_scores[:, 0] - log_sums[:, 0]
+    wrong = (math.log(noise) - log_sums[:, 1:]).sum(-1)
+    return -(right + wrong).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CRD:
+    """The student's embedding of an image finds the teacher's among those of other images, and the other way round.
+
+    Both are projected to `dim` numbers of length 1 and compared with a memory of all training images that holds what
+    they last were: two tables of images × dim, in the checkpoint, not exported. The memory couples the images of a
+    run; every process keeps the same one. Reads no labels, but which image it is: a mixed image counts as the one in
+    whose place it stands, whatever its share of it, so this loss is for views that are not mixed, or hardly.
+    """
+
+    paper: ClassVar[str] = "Tian et al. 2020, arXiv:1910.10699"
+    functions: ClassVar[tuple[Callable[..., Tensor], ...]] = (crd,)
+
+    weight: float = 0.8
+    """Factor of this loss in the total."""
+    schedule: Schedule = CONSTANT
+    """How the weight changes over the run."""
+    negatives: int = 16_384
+    """Images drawn from the memory for each image, anew each step."""
+    temperature: float = 0.07
+    """Softness τ of the scores."""
+    momentum: float = 0.5
+    """Share of the old entry that stays when an image is seen again."""
+    dim: int = 128
+    """Length of the projected embeddings."""
+    layers: tuple[Layer, Layer] | None = None
+    """Student layer, teacher layer, whose grids are averaged into embeddings; None: the models' own embeddings."""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(
+            embedding=self.layers is None,
+            student_layers=self.layers[:1] if self.layers else (),
+            teacher_layers=self.layers[1:] if self.layers else (),
+            couples=True,
+            gathers=True,
+            address=True,
+        )
+
+    def bind(self, student: Shapes, teacher: Shapes | None, images: int) -> BoundCRD:
+        check_positive(negatives=self.negatives, temperature=self.temperature, dim=self.dim)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; use a share of 0 or more and below 1")
+        return BoundCRD(self, student, require_teacher(teacher), images)
+
+
+class BoundCRD(nn.Module):
+    """CRD with its two projections and its memory of both models' embeddings [images, dim]."""
+
+    memory_s: Tensor
+    memory_t: Tensor
+    log_scales: Tensor
+
+    def __init__(self, options: CRD, student: Shapes, teacher: Shapes, images: int) -> None:
+        super().__init__()
+        self.options, self.images = options, images
+        (pair,) = resolve_embeddings((options.layers,) if options.layers else NO_PAIRS, student, teacher)
+        self.pairs = [replace(pair, projection=f"linear to {options.dim}, both", matches_size=False)]
+        self.project_s = nn.Linear(pair.student_shape[0], options.dim)
+        self.project_t = nn.Linear(pair.teacher_shape[0], options.dim)
+        for name in ("memory_s", "memory_t"):
+            self.register_buffer(name, F.normalize(torch.randn(images, options.dim), dim=-1))
+        # log Z of the scores, one a direction; fixed by the first batch, as in the authors' code.
+        self.register_buffer("log_scales", torch.full((2,), math.nan))
+        self.scaled = False
+
+    def forward(self, student: Outputs, teacher: Outputs | None, labels: Tensor | None, address: Address) -> Tensor:
+        assert teacher is not None
+        pair = self.pairs[0]
+        u = F.normalize(self.project_s(at_least_float32(vector(student, pair.student))), dim=-1)
+        v = F.normalize(self.project_t(at_least_float32(vector(teacher, pair.teacher)).detach()), dim=-1)
+        compared = self.compared(address)
+        # The memory changes below, while the gradient still needs it as it was.
+        scores = self.scores(u, self.memory_t.clone(), compared), self.scores(v, self.memory_s.clone(), compared)
+        if not self.scaled:
+            self.fix_scales(scores)
+        if self.training:
+            with torch.no_grad():
+                self.remember(gathered(address.index), gathered(u), gathered(v))
+        return torch.stack([crd(scores[i] - self.log_scales[i], self.images) for i in range(2)]).sum()
+
+    @torch.no_grad()
+    def fix_scales(self, scores: tuple[Tensor, Tensor]) -> None:
+        """Take log Z of both directions, images times the mean score of this batch, unless a checkpoint had them."""
+        self.scaled = True
+        if not self.log_scales.isnan().any():
+            return
+        means = torch.stack([score.logsumexp((0, 1)) - math.log(score.numel()) for score in scores])
+        of_all = gathered(means.unsqueeze(0))  # [processes, 2]
+        self.log_scales.copy_(of_all.logsumexp(0) - math.log(len(of_all)) + math.log(self.images))
+
+    def scores(self, anchor: Tensor, memory: Tensor, compared: Tensor) -> Tensor:
+        """Anchors [B, dim], memory [images, dim], compared [B, 1 + K] -> u·v / τ [B, 1 + K]."""
+        # One product with the whole memory takes `images` numbers an image; gathering first takes K · dim.
+        return (anchor / self.options.temperature @ memory.T).gather(1, compared)
+
+    def compared(self, address: Address) -> Tensor:
+        """[B, 1 + K], the image itself and K draws, the same for an image however the batch is divided."""
+        device, rows = address.index.device, slice(address.start, address.start + len(address.index))
+        generator = torch.Generator(device).manual_seed(address.seed)
+        draws = (address.total, self.options.negatives)
+        drawn = torch.randint(self.images, draws, generator=generator, device=device)[rows]
+        return torch.cat([address.index.unsqueeze(1), drawn], dim=1)
+
+    def remember(self, index: Tensor, u: Tensor, v: Tensor) -> None:
+        """Move the entries of images index [B] towards u, v [B, dim]."""
+        keep = self.options.momentum
+        for memory, fresh in ((self.memory_s, u), (self.memory_t, v)):
+            memory[index] = F.normalize(keep * memory[index] + (1 - keep) * fresh, dim=-1)
