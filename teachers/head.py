@@ -13,6 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from teachers.calibration import fit_temperature
+
 L2_GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1e0)
 
 
@@ -20,7 +22,8 @@ class Head(nn.Module):
     """Embeddings [B, D] -> logits [B, K].
 
     weight: [K, D], bias: [K]. l2: the penalty that was chosen; heldout_top1, heldout_nll: fraction right and mean
-    negative log-likelihood in nats of that choice on the held-out groups. metadata: what the file was saved with.
+    negative log-likelihood in nats of that choice on the held-out groups, before the temperature that weight and bias
+    are already divided by. metadata: what the file was saved with.
     """
 
     weight: Tensor
@@ -34,6 +37,7 @@ class Head(nn.Module):
         l2: float,
         heldout_top1: float,
         heldout_nll: float,
+        temperature: float = 1.0,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
@@ -42,6 +46,7 @@ class Head(nn.Module):
         self.l2 = l2
         self.heldout_top1 = heldout_top1
         self.heldout_nll = heldout_nll
+        self.temperature = temperature
         self.metadata = dict(metadata or {})
 
     def forward(self, embedding: Tensor) -> Tensor:
@@ -62,11 +67,11 @@ class Head(nn.Module):
         """The head that `save` wrote."""
         with safe_open(path, "pt") as file:
             text = dict(file.metadata())
-            figures = {name: float(text.pop(name)) for name in _FIGURES}
+            figures = {name: float(text.pop(name)) for name in _FIGURES if name in text}
             return cls(file.get_tensor("weight"), file.get_tensor("bias"), **figures, metadata=text)
 
 
-_FIGURES = ("l2", "heldout_top1", "heldout_nll")
+_FIGURES = ("l2", "heldout_top1", "heldout_nll", "temperature")
 
 
 def fit_head(
@@ -77,6 +82,7 @@ def fit_head(
     groups: Tensor | None = None,
     seed: int = 0,
     l2: Sequence[float] = L2_GRID,
+    calibrate_on: Tensor | None = None,
 ) -> Head:
     """Multinomial logistic regression on embeddings [N, D] and labels [N], in float32 on their device.
 
@@ -85,7 +91,10 @@ def fit_head(
     seed; all rows are then fitted with it, and the standardisation is folded into the head.
 
     groups: [N], equal for rows of one image (plain and augmented), which must not be on both sides of the split;
-    none: each row is its own. ValueError for labels outside the classes and for fewer than two groups.
+    none: each row is its own. calibrate_on: [N] of bool; the head is then divided by the temperature that is best for
+    those of these rows that are held out, and the held-out tenth stays out of the last fit too, because a temperature
+    can only be judged on rows that the weights do not know.
+    ValueError for labels outside the classes and for fewer than two groups.
     """
     if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
         raise ValueError(
@@ -104,10 +113,23 @@ def fit_head(
         nll = float(F.cross_entropy(logits, labels[held]))
         tried.append((nll, strength, float((logits.argmax(1) == labels[held]).double().mean()), start))
     nll, strength, top1, start = min(tried, key=lambda fit: fit[:2])
-    mean, std = _statistics(x)
-    fitted = _fit((x - mean) / std, labels, strength, start, tolerance=1e-5)
+    rows = slice(None) if calibrate_on is None else ~held
+    mean, std = _statistics(x[rows])
+    fitted = _fit((x[rows] - mean) / std, labels[rows], strength, start, tolerance=1e-5)
     weight = fitted[:, :-1] / std
-    return Head(weight, fitted[:, -1] - weight @ mean, l2=strength, heldout_top1=top1, heldout_nll=nll)
+    bias = fitted[:, -1] - weight @ mean
+    temperature = 1.0
+    if calibrate_on is not None:
+        judged = held & calibrate_on.to(held.device)
+        temperature = fit_temperature(F.linear(x[judged], weight, bias), labels[judged])
+    return Head(
+        weight / temperature,
+        bias / temperature,
+        l2=strength,
+        heldout_top1=top1,
+        heldout_nll=nll,
+        temperature=temperature,
+    )
 
 
 def held_out(groups: Tensor, seed: int, fraction: float = 0.1) -> Tensor:

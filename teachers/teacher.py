@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from students.outputs import Shapes
+    from teachers.classmap import ClassMap
     from teachers.frozen import FrozenTeacher
     from teachers.head import Head
+
+RuntimeName = Literal["auto", "eager", "inductor", "onnxruntime", "tensorrt"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +35,21 @@ class Teacher:
     fit_images: int = 10_000
     """With head "fit": the largest number of training images it is fitted on, each seen plain and augmented once."""
 
-    runtime: Literal["auto", "eager", "onnxruntime"] = "auto"
-    """"auto": onnxruntime on a CPU where it is installed and agrees with PyTorch, eager PyTorch everywhere else."""
+    calibrate: bool = False
+    """With head "fit": divide its logits by a temperature that is fitted on a tenth of the images, held out for it."""
+
+    class_map: str | None = None
+    """For a teacher of other or more classes: a JSON file {your class: its index or name, or a list of them}, or
+    "names" where its classes of the same names stand for yours; none: its classes are yours."""
+
+    runtime: RuntimeName = "auto"
+    """How it runs, checked against eager PyTorch at the start; "auto": onnxruntime on a CPU, inductor on a CUDA GPU."""
+
+    def __post_init__(self) -> None:
+        if self.class_map not in (None, "names"):
+            object.__setattr__(
+                self, "class_map", str(Path(self.class_map).absolute())
+            )  # for other folders' recipe.json
 
     def shapes(self) -> Shapes:
         """The shapes of the model's `Outputs`, with its own head, from a model without weights on the meta device.
@@ -40,35 +57,69 @@ class Teacher:
         Nothing is downloaded, but for an "hf-hub:" name its config.json; of a checkpoint only the number of classes
         is read. A model without `forward_intermediates` has no grids.
         """
-        from teachers import source
+        from teachers import own_student, source
 
+        if student := own_student.folder(self):
+            return own_student.shapes(self, student)
         return source.shapes(source.plan(self))
 
     def label_names(self) -> tuple[str, ...] | None:
         """The names of the K classes in the order of the logits, or None where the model does not carry them."""
-        from teachers import source
+        from teachers import own_student, source
 
+        if student := own_student.folder(self):
+            return own_student.label_names(student)
         names = source.plan(self).skeleton.pretrained_cfg.get("label_names")
         return tuple(names) if names else None
 
+    def mapped(self, classes: Sequence[str]) -> ClassMap | None:
+        """The class map for your classes, or None where the teacher has none. ValueError if it does not fit."""
+        if self.class_map is None:
+            return None
+        from teachers import source
+        from teachers.classmap import ClassMap
+        from teachers.classnames import class_names
+
+        model = source.plan(self).skeleton
+        return ClassMap.read(
+            self.class_map,
+            classes=classes,
+            num_teacher_classes=model.num_classes,
+            teacher_names=class_names(model),
+            teacher=f"'{self.name}'",
+        )
+
     def weights_source(self) -> str:
         """Where the weights come from, in a phrase: "hub timm/resnet50.a1_in1k", "checkpoint best.pth"."""
-        from teachers import source
+        from teachers import own_student, source
 
+        if student := own_student.folder(self):
+            return f"folder {student}"
         return source.plan(self).weights_source
 
-    def build(self, *, head: Head | None = None, layers: Sequence[int] = (), pretrained: bool = True) -> FrozenTeacher:
+    def build(
+        self,
+        *,
+        head: Head | None = None,
+        class_map: ClassMap | None = None,
+        layers: Sequence[int] = (),
+        pretrained: bool = True,
+    ) -> FrozenTeacher:
         """The frozen module on the CPU, running eagerly until its `start`.
 
         head: a fitted head that answers instead of the model's own; with `head="fit"` and no head yet, the module
         still answers with its own, which is what a head is fitted on.
+        class_map: what `mapped` gave for your classes; without it the module answers for its own.
         layers: layers that will be asked for; one that does not exist is an error before any weight is read.
         pretrained: False leaves the weights random, for a rehearsal.
         """
         from students.preprocess import Preprocess
-        from teachers import source
+        from teachers import own_student, source
         from teachers.frozen import FrozenTeacher
 
+        if student := own_student.folder(self):
+            source.check_layers(self.name, own_student.shapes(self, student), layers)
+            return own_student.build(self, student, head)
         plan = source.plan(self)
         shapes = source.shapes(plan)
         source.check_layers(self.name, shapes, layers)
@@ -79,5 +130,6 @@ class Teacher:
             shapes=shapes,
             preprocess=Preprocess(plan.img_size, mean, std),
             head=head,
+            class_map=class_map,
             runtime=self.runtime,
         )
