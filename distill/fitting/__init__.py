@@ -1,0 +1,1 @@
+"""Make a teacher of the user's classes, and leave it as a folder that timm loads."""
