@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from distill.data import Arrays, Folder
     from distill.job import run
     from distill.recipe import Optim, Recipe
+    from distill.unlabelled import Unlabelled
     from distill.views import Views
     from students import Outputs
 
-__all__ = ["Arrays", "Folder", "Optim", "Outputs", "Recipe", "Views", "losses", "run"]
+__all__ = ["Arrays", "Folder", "Optim", "Outputs", "Recipe", "Unlabelled", "Views", "losses", "run"]
 
 _HOMES = {
     "Arrays": "distill.data",
@@ -21,6 +22,7 @@ _HOMES = {
     "Optim": "distill.recipe",
     "Outputs": "students.outputs",
     "Recipe": "distill.recipe",
+    "Unlabelled": "distill.unlabelled",
     "Views": "distill.views",
     "run": "distill.job",
 }

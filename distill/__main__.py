@@ -1,11 +1,15 @@
-"""`python -m distill`: what is done with runs after they ran."""
+"""`python -m distill`: what is done before and after runs: teachers, losses, comparisons."""
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
+from typing import Literal
 
 import tyro
 
@@ -54,24 +58,79 @@ class Compare:
             console.say(line)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """List the losses that a recipe can name, or show one in full: its options, formula and paper."""
+
+    name: tyro.conf.Positional[str | None] = None
+    """A loss, such as OFA; None: a table of them all."""
+
+    def __call__(self) -> None:
+        from distill import catalogue
+        from distill.console import Console
+
+        console = Console()
+        console.show(catalogue.page(self.name) if self.name else catalogue.table(console.rich.width))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherOfYourClasses:
+    """Make a teacher of your classes: fit a head on its frozen features, or fine-tune all of it.
+
+    The teacher, the data and the views are those of a recipe, and every option of them can follow it:
+    python -m distill teacher fit recipes/folder.py --data.root PATH --teacher.name NAME --out DIR
+    python -m distill teacher fine-tune recipes/folder.py --help
+    """
+
+    kind: tyro.conf.Positional[Literal["fit", "fine-tune"]]
+    """"fit": minutes; "fine-tune": better where your images are unlike the teacher's."""
+    recipe: tyro.conf.Positional[Path]
+    """A recipe's script. Its options come after it."""
+
+    def __call__(self, options: Sequence[str]) -> None:
+        from distill.fitting.command import carry_out
+
+        carry_out(self.kind, self.recipe, options)
+
+
 def _import_as_main(script: Path) -> None:
-    # A class of a script that was run is known to recipe.json as one of __main__.
+    # A class or function of a script that was run is known to recipe.json as one of __main__.
+    sys.path.insert(0, str(script.resolve().parent))  # as for a script that is run, which may import its neighbours
     try:
         names = runpy.run_path(str(script), run_name="__recipe__")
     except OSError as error:
         raise ValueError(f"the script {script} cannot be read ({error.strerror}); name the recipe's file") from None
     for name, value in names.items():
-        if isinstance(value, type):
+        if isinstance(value, type) or (isinstance(value, FunctionType) and value.__module__ == "__recipe__"):
             setattr(sys.modules["__main__"], name, value)
 
 
 def main() -> None:
     """Parse the command line and do what it says; a user's error is one line and exit code 2."""
-    command = tyro.extras.subcommand_cli_from_dict({"compare": Compare}, prog="python -m distill", description=__doc__)
+    from distill.saved.command import Save
+
+    commands = {"compare": Compare, "losses": Losses, "save": Save, "teacher": TeacherOfYourClasses}
+    arguments = sys.argv[1:]
     try:
-        command()
+        # Which options a recipe has is known only to its script, so what stands behind the script is parsed by it.
+        if arguments[:1] == ["save"] and len(arguments) > 1 and not arguments[1].startswith("-"):
+            from distill.saved.script import with_recipe
+
+            with_recipe(Path(arguments[1]), arguments[2:])()
+            return
+        of_recipe = arguments[3:] if arguments[:1] == ["teacher"] else []
+        command = tyro.extras.subcommand_cli_from_dict(
+            commands,
+            prog="python -m distill",
+            description=__doc__,
+            args=arguments[: len(arguments) - len(of_recipe)],
+        )
+        command(of_recipe) if isinstance(command, TeacherOfYourClasses) else command()
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from distill.job import one_line
+
+        if os.environ.get("RANK", "0") == "0":  # a launcher's other processes found the same
+            print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -24,31 +25,35 @@ class Console:
 
     def __init__(self, *, main: bool = True) -> None:
         # A log file has no width of its own; 120 columns keep a row of the comparison on one line.
-        self.rich = Rich(quiet=not main, highlight=False, width=None if sys.stdout.isatty() else 120)
+        known = sys.stdout.isatty() or "COLUMNS" in os.environ
+        self.rich = Rich(quiet=not main, highlight=False, width=None if known else 120)
 
     def say(self, text: str) -> None:
         """One line of plain text."""
         self.rich.print(escape(text), soft_wrap=not self.rich.is_terminal)
 
-    def show(self, table: Table) -> None:
-        """A table."""
-        self.rich.print(table)
+    def show(self, what: RenderableType) -> None:
+        """A table, or anything that rich lays out."""
+        self.rich.print(what)
 
-    def summary(self, title: str, rows: list[tuple[str, str]]) -> None:
-        """Names and values, one a row."""
+    def summary(self, title: str, rows: list[tuple[str, str]], more: Table | None = None) -> None:
+        """Names and values, one a row, and a table under them."""
         table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, show_header=False)
         table.add_column(style="cyan", no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in rows:
             table.add_row(escape(name), escape(value))
         self.show(table)
+        if more:
+            self.show(more)
 
     def accuracy(self, result: Score) -> str:
         """A score in a phrase."""
-        if result.top1 is None:
-            return "no labels"
-        low, high = interval(result.top1, result.labelled)
-        return f"top-1 {100 * result.top1:.2f} % [{100 * low:.1f}, {100 * high:.1f}]"
+        if result.top1 is not None:
+            return f"top-1 {_share(result.top1, result.labelled)}"
+        if result.agreement is not None:
+            return f"agrees with the teacher on {_share(result.agreement, result.images)}, KL {result.kl:.3f}"
+        return "no labels"
 
     @contextmanager
     def progress(self, steps: int, start: int, batch_size: int) -> Iterator[TrainProgress]:
@@ -127,6 +132,11 @@ class _Counter:
         if not self.console.rich.is_terminal:
             seconds = time.perf_counter() - self.began
             self.console.say(f"{self.title}: {self.done:,} images in {clock(seconds)}")
+
+
+def _share(share: float, images: int) -> str:
+    low, high = interval(share, images)
+    return f"{100 * share:.2f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def clock(seconds: float) -> str:

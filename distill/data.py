@@ -145,7 +145,7 @@ class Folder:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return tuple(sorted(entry.name for entry in self._train_root().iterdir() if _is_class(entry)))
+        return class_folders(self._train_root())
 
     def train(self) -> FileImages:
         if self._val_root():
@@ -157,12 +157,7 @@ class Folder:
         return self._index(root) if root else self._split()[1]
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for images in (self.train(), self.val()):
-            for path, label in zip(images.paths, images.labels, strict=True):
-                file = Path(path).stat()
-                digest.update(f"{path}\0{label}\0{file.st_size}\0{file.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
+        return files_digest(self.train(), self.val())
 
     def _train_root(self) -> Path:
         root = Path(self.root)
@@ -171,7 +166,8 @@ class Folder:
         root = root / "train" if (root / "train").is_dir() else root
         if not any(_is_class(entry) for entry in root.iterdir()):
             raise ValueError(
-                f"{root} holds no class folders with images; put each class's images in a folder of its own"
+                f"{root} holds no class folders with images; put each class's images in a folder of its own, "
+                "or learn from the teacher alone with data=Unlabelled(root=...)"
             )
         return root
 
@@ -188,7 +184,7 @@ class Folder:
             raise ValueError(f"{root} has a class {unknown[0]!r} that {self._train_root()} has not; rename or move it")
         paths, labels = [], []
         for label, name in enumerate(classes):
-            files = sorted(str(file) for file in (root / name).rglob("*") if _is_image(file))
+            files = image_files(root / name)
             paths += files
             labels += [label] * len(files)
         if not paths:
@@ -239,6 +235,26 @@ class FileImages:
 
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
+
+
+def image_files(root: Path) -> list[str]:
+    """The image files below a folder, at any depth, in order."""
+    return sorted(str(file) for file in root.rglob("*") if _is_image(file))
+
+
+def class_folders(root: Path) -> tuple[str, ...]:
+    """The names of the folders in a folder that hold images, in order."""
+    return tuple(sorted(entry.name for entry in root.iterdir() if _is_class(entry)))
+
+
+def files_digest(*splits: FileImages) -> str:
+    """A digest of the files' names, labels, sizes and times."""
+    digest = hashlib.sha256()
+    for images in splits:
+        for path, label in zip(images.paths, images.labels, strict=True):
+            file = Path(path).stat()
+            digest.update(f"{path}\0{label}\0{file.st_size}\0{file.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def _is_image(file: Path) -> bool:

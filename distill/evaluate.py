@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.loader import Batch
+from teachers.calibration import BINS, calibration_error, reliability
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -25,6 +26,7 @@ class Score:
     """One model on one set. Shares are in 0..1; None where there is nothing to compare with.
 
     labelled: images that top1 and top5 (K >= 5, else None) were counted on. nll: mean negative log-likelihood.
+    ece: expected calibration error in 15 bins, on the labelled images.
     agreement, kl: share of equal decisions, and mean KL(reference ‖ model) in nats, over all images.
     """
 
@@ -33,6 +35,7 @@ class Score:
     top1: float | None
     top5: float | None
     nll: float | None
+    ece: float | None = None
     agreement: float | None = None
     kl: float | None = None
 
@@ -54,7 +57,7 @@ def score(
     each took a part of the batches. advance: told the number of images done, for a progress bar.
     """
     reference = reference or {}
-    sums = {name: torch.zeros(7, dtype=torch.float64) for name in models}
+    sums = {name: torch.zeros(7 + 3 * BINS, dtype=torch.float64) for name in models}
     classes = 0
     for batch in batches:
         views = batch.views.to(device, non_blocking=True)
@@ -82,18 +85,21 @@ def summed(accelerator: Accelerator) -> Callable[[Tensor], Tensor]:
 def _count(logits: Tensor, labels: Tensor | None, reference: Tensor | None) -> Tensor:
     log_p = logits.log_softmax(-1)
     labelled = top1 = top5 = nll = agree = kl = 0.0
+    table = torch.zeros(BINS, 3, dtype=torch.float64)
     if labels is not None:
         hits = logits.topk(min(5, logits.shape[-1]), dim=-1).indices == labels.unsqueeze(1)  # [B, 5]
         labelled, top1, top5 = len(labels), hits[:, 0].sum().item(), hits.sum().item()
         nll = F.nll_loss(log_p, labels, reduction="sum").item()
+        table = reliability(logits, labels).cpu()
     if reference is not None:
         agree = (logits.argmax(-1) == reference.argmax(-1)).sum().item()
         kl = F.kl_div(log_p, reference.log_softmax(-1), reduction="sum", log_target=True).item()
-    return torch.tensor([len(logits), labelled, top1, top5, nll, agree, kl], dtype=torch.float64)
+    counts = torch.tensor([len(logits), labelled, top1, top5, nll, agree, kl], dtype=torch.float64)
+    return torch.cat([counts, table.flatten()])
 
 
 def _score(sums: list[float], compared: bool, classes: int, total: int) -> Score:
-    images, labelled, top1, top5, nll, agree, kl = sums
+    images, labelled, top1, top5, nll, agree, kl = sums[:7]
     assert images == total, f"{images:.0f} images were counted, but the set has {total}"
     return Score(
         images=int(images),
@@ -101,6 +107,7 @@ def _score(sums: list[float], compared: bool, classes: int, total: int) -> Score
         top1=top1 / labelled if labelled else None,
         top5=top5 / labelled if labelled and classes >= 5 else None,
         nll=nll / labelled if labelled else None,
+        ece=calibration_error(torch.tensor(sums[7:]).view(BINS, 3)),
         agreement=agree / images if compared else None,
         kl=kl / images if compared else None,
     )

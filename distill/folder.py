@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from distill.recipe import Recipe, differences, from_json, to_json
 
-OURS = ("recipe.json", "metrics.jsonl", "checkpoints", "student", "teacher_head.safetensors")
+OURS = ("recipe.json", "metrics.jsonl", "checkpoints", "student", "teacher_head.safetensors", "saved_outputs.json")
 REPORTS = ("report.json", "report.md")
 TRACKERS = ("distill",)
 
@@ -37,6 +37,8 @@ def begin(out: Path, recipe: Recipe) -> None:
     for name in (*OURS, *REPORTS, *TRACKERS):
         path = out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in out.glob("teacher_head_*.safetensors"):  # one a member of an ensemble
+        path.unlink()
     write(out / "recipe.json", to_json(recipe))
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from distill.compare.runs import Row
     from distill.console import Console
     from distill.preflight import Plan
+    from distill.saved.reader import SavedOutputs
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,16 @@ def run(recipe: Recipe, args: Sequence[str] | None = None) -> Path:
     except ValueError as error:
         if os.environ.get("DISTILL_TRACEBACK"):
             raise
-        # A loader process hands its error over with a traceback around it; the last line is ours.
-        text = str(error)
-        _fail(text.strip().splitlines()[-1].removeprefix("ValueError: ") if text.startswith("Caught") else text, 2)
+        _fail(one_line(error), 2)
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on from the last checkpoint, or from the start", 130)
+
+
+def one_line(error: ValueError) -> str:
+    """What a user's error says."""
+    # A loader process hands its error over with a traceback around it; the last line is ours.
+    text = str(error)
+    return text.strip().splitlines()[-1].removeprefix("ValueError: ") if text.startswith("Caught") else text
 
 
 def parse(
@@ -75,6 +81,7 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
     from distill import folder, preflight
     from distill.console import Console
     from distill.rehearsal import rehearse
+    from distill.saved.fit import check_source, open_saved
     from distill.train import NonFiniteLoss
 
     console = Console(main=_is_main())
@@ -83,20 +90,31 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
     plan = preflight.check(
         recipe, processes=accelerator.num_processes, accumulate=accelerator.gradient_accumulation_steps
     )
+    saved = None
+    if options.saved is not None:
+        main = accelerator.is_main_process
+        saved = open_saved(Path(options.saved), plan, accelerator.device, verify=options.verify_saved, main=main)
+        plan = saved.shown_in(plan)
+        if options.verify_saved == "start" and main:
+            saved.verify_all(console)
     try:
         if options.dry_run:
-            rehearse(plan, options, accelerator, console)
+            rehearse(plan, options, accelerator, console, saved)
             return out
         preflight.check_folder(out)
         state = folder.claim(out, plan.recipe, options.resume)
         if state == "finished":
             console.say(f"{out} is finished; nothing to do. See {out / 'report.md'}, or start over with --resume never")
             return out
+        if state == "resume":
+            check_source(out, saved)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process and state == "begin":
             folder.begin(out, plan.recipe)
+            if saved:
+                saved.note_in(out)
         accelerator.wait_for_everyone()
-        _distil(plan, options, accelerator, console, out)
+        _distil(plan, options, accelerator, console, out, saved)
         return out
     except NonFiniteLoss as error:
         _fail(str(error), 1)
@@ -104,11 +122,18 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
         accelerator.end_training()
 
 
-def _distil(plan: Plan, options: RunOptions, accelerator: Accelerator, console: Console, out: Path) -> None:
+def _distil(
+    plan: Plan,
+    options: RunOptions,
+    accelerator: Accelerator,
+    console: Console,
+    out: Path,
+    saved: SavedOutputs | None,
+) -> None:
     import students
     from distill.compare import report, runs
     from distill.console import clock
-    from distill.summary import peak_memory, rows
+    from distill.summary import pairs_table, peak_memory, rows
     from distill.teaching import fitted_head, make_teacher
     from distill.train import train
     from distill.views import val_transform
@@ -116,15 +141,18 @@ def _distil(plan: Plan, options: RunOptions, accelerator: Accelerator, console: 
     began = time.perf_counter()
     recipe, workers = plan.recipe, _workers(options, accelerator)
     teacher = None
-    console.summary(str(out), rows(plan, accelerator))
-    if recipe.teacher:
+    console.summary(str(out), rows(plan, accelerator), pairs_table(plan))
+    if saved:
+        console.say(f"teacher speaks from {saved.describe()}")
+    elif recipe.teacher:
         head = fitted_head(plan, out, accelerator, console, workers=workers)
-        teacher = make_teacher(recipe, accelerator, console, layers=plan.objective.teacher_layers, head=head)
+        layers = plan.objective.teacher_layers
+        teacher = make_teacher(recipe, accelerator, console, layers=layers, head=head, images=plan.train)
         console.say(f"teacher runs on {teacher.runtime_note}")
     if options.trackers:
         accelerator.init_trackers("distill", config={"run": str(out)})
 
-    student = train(plan, teacher, accelerator, out, options, console, workers=workers)
+    student = train(plan, teacher, accelerator, out, options, console, workers=workers, saved=saved)
 
     if accelerator.is_main_process:
         students.save(
@@ -138,7 +166,7 @@ def _distil(plan: Plan, options: RunOptions, accelerator: Accelerator, console: 
 
     # What is measured is what was exported.
     exported = students.load(out / "student").to(accelerator.device)
-    candidates = [runs.student_candidate(exported, out, accelerator, baseline=teacher is None)]
+    candidates = [runs.student_candidate(exported, out, accelerator, baseline=recipe.teacher is None)]
     if teacher:
         candidates.insert(0, runs.teacher_candidate(teacher, accelerator))
     transform = val_transform(recipe.views, plan.recipe.view_size, recipe.student.in_chans)
@@ -146,6 +174,8 @@ def _distil(plan: Plan, options: RunOptions, accelerator: Accelerator, console: 
     if accelerator.is_main_process:
         write_report(out, measured)
     console.show(report.table(measured, console.rich.width))
+    if saved:
+        console.say(f"the teacher was not loaded; python -m distill compare {out} measures it too")
     console.say(f"student: {out / 'student'}   report: {out / 'report.md'}")
     console.say(f"took {clock(time.perf_counter() - began)}{peak_memory()}")
 
@@ -163,10 +193,13 @@ def _accelerator(options: RunOptions, out: Path) -> Accelerator:
     import torch
     from accelerate import Accelerator
     from accelerate.tracking import filter_trackers
+    from accelerate.utils import DistributedDataParallelKwargs
 
     from distill.loader import cores
 
-    accelerator = Accelerator(project_dir=str(out))
+    # Every process computes the same buffers, such as CRD's memory; sending them at every step would be for nothing.
+    alike = DistributedDataParallelKwargs(broadcast_buffers=False)
+    accelerator = Accelerator(project_dir=str(out), kwargs_handlers=[alike])
     # Not before: accelerate's own messages need an Accelerator, which must be the first to look at the processes.
     accelerator.log_with = filter_trackers(list(options.trackers), accelerator.logging_dir)
     usable = {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,23 +16,31 @@ from distill.views import Transform, at_address, order
 
 @dataclass(frozen=True)
 class Batch:
-    """Views [B, C, H, W] and labels [B], None if unlabelled, of the images at `position` … of an epoch's order."""
+    """Views [B, C, H, W] and labels [B], None if unlabelled, of the images at `position` … of an epoch's order.
+
+    index: [B], of each image in the set. epoch: the one whose order, views and mixtures are shown.
+    """
 
     views: Tensor
     labels: Tensor | None
+    index: Tensor
     epoch: int
     position: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a run's images fall into steps, accumulation steps and processes. Incomplete batches are left out."""
+    """How a run's images fall into steps, accumulation steps and processes. Incomplete batches are left out.
+
+    views_epochs: the views of so many epochs are shown in turn; None: every epoch has its own.
+    """
 
     images: int
     batch_size: int
     epochs: int
     processes: int = 1
     accumulate: int = 1
+    views_epochs: int | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -48,15 +56,16 @@ class Layout:
         return self.batch_size // (self.processes * self.accumulate)
 
     def parts(self, process: int, start_step: int) -> Iterator[tuple[int, int]]:
-        """(epoch, position) of each part that a process takes, from a step on."""
+        """(epoch whose views are shown, position in it) of each part that a process takes, from a step on."""
         for step in range(start_step, self.steps):
             epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+            epoch %= self.views_epochs or self.epochs
             for micro in range(self.accumulate):
                 part = micro * self.processes + process
                 yield epoch, step_in_epoch * self.batch_size + part * self.part
 
 
-class _Addressed(Dataset[tuple[Tensor, int]]):
+class _Addressed(Dataset[tuple[Tensor, int, int]]):
     """Views by address (epoch, index)."""
 
     def __init__(self, images: Images, transform: Transform, seed: int | None) -> None:
@@ -65,37 +74,52 @@ class _Addressed(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, address: tuple[int, int]) -> tuple[Tensor, int]:
+    def __getitem__(self, address: tuple[int, int]) -> tuple[Tensor, int, int]:
         epoch, index = address
         image, label = self.images[index]
         if self.seed is None:
-            return self.transform(image), label
+            return self.transform(image), label, index
         with at_address(self.seed, epoch, index):
-            return self.transform(image), label
+            return self.transform(image), label, index
 
 
-class _Parts:
-    """A batch sampler: the addresses of each part in turn."""
+class _Addresses:
+    """A batch sampler: the addresses of `size` images at each (epoch, position) in turn."""
 
-    def __init__(self, layout: Layout, seed: int, process: int, start_step: int) -> None:
-        self.layout, self.seed, self.process, self.start_step = layout, seed, process, start_step
+    def __init__(self, parts: Iterable[tuple[int, int]], size: int, seed: int, images: int) -> None:
+        self.parts, self.size, self.seed, self.images = parts, size, seed, images
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         current, indices = -1, None
-        for epoch, position in self.layout.parts(self.process, self.start_step):
+        for epoch, position in self.parts:
             if epoch != current:
-                current, indices = epoch, order(self.seed, epoch, self.layout.images)
+                current, indices = epoch, order(self.seed, epoch, self.images)
             assert indices is not None
-            yield [(epoch, int(index)) for index in indices[position : position + self.layout.part]]
+            yield [(epoch, int(index)) for index in indices[position : position + self.size]]
 
 
 def train_batches(
     images: Images, transform: Transform, layout: Layout, *, seed: int, process: int, start_step: int, workers: int
 ) -> Iterator[Batch]:
     """One process's parts of the global batches, from `start_step` to the end of the run."""
-    loader = _loader(_Addressed(images, transform, seed), _Parts(layout, seed, process, start_step), workers)
-    for (epoch, position), (views, labels) in zip(layout.parts(process, start_step), loader, strict=True):
-        yield Batch(views, labels, epoch, position)
+    return batches_at(
+        lambda: layout.parts(process, start_step), images, transform, size=layout.part, seed=seed, workers=workers
+    )
+
+
+def batches_at(
+    parts: Callable[[], Iterable[tuple[int, int]]],
+    images: Images,
+    transform: Transform,
+    *,
+    size: int,
+    seed: int,
+    workers: int,
+) -> Iterator[Batch]:
+    """The `size` images at each (epoch, position) in turn; `parts` is asked twice and says the same."""
+    loader = _loader(_Addressed(images, transform, seed), _Addresses(parts(), size, seed, len(images)), workers)
+    for (epoch, position), (views, labels, index) in zip(parts(), loader, strict=True):
+        yield Batch(views, labels, index, epoch, position)
 
 
 def in_order(
@@ -115,8 +139,8 @@ def in_order(
     indices = range(process, len(images), processes)
     parts = [[(0, i) for i in indices[start : start + batch_size]] for start in range(0, len(indices), batch_size)]
     loader = _loader(_Addressed(images, transform, seed), parts, workers)
-    for part, (views, labels) in zip(parts, loader, strict=True):
-        yield Batch(views, labels, 0, part[0][1])
+    for part, (views, labels, index) in zip(parts, loader, strict=True):
+        yield Batch(views, labels, index, 0, part[0][1])
 
 
 def default_workers(processes_here: int) -> int:
@@ -139,7 +163,7 @@ def _loader(dataset: _Addressed, parts, workers: int) -> DataLoader:
     )
 
 
-def _collate(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor | None]:
-    views, labels = zip(*samples, strict=True)
+def _collate(samples: list[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor | None, Tensor]:
+    views, labels, index = zip(*samples, strict=True)
     known = None if UNLABELLED in labels else torch.tensor(labels)
-    return torch.stack(views), known
+    return torch.stack(views), known, torch.tensor(index)

@@ -48,4 +48,5 @@ def of_losses(means: dict[str, float]) -> dict[str, float]:
 def of_score(result: Score) -> dict[str, float]:
     """A score under the names of metrics.jsonl."""
     values = {"val/top1": result.top1, "val/top5": result.top5, "val/nll": result.nll}
+    values |= {"val/agreement": result.agreement, "val/kl": result.kl}
     return {name: value for name, value in values.items() if value is not None}

@@ -8,12 +8,16 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """None of these changes what is learnt."""
+    """But for `saved`, none of these changes what is learnt."""
 
     out: str | None = None
     """Run folder; None: runs/<file name of the recipe>, with -alone behind it for --alone."""
     alone: bool = False
     """Train the same student on the same data and budget with labels alone: the baseline."""
+    saved: str | None = None
+    """Folder of `python -m distill save`: its outputs teach in turn, and the teacher is not loaded."""
+    verify_saved: Literal["use", "start", "never"] = "use"
+    """When the checksum of each shard is compared: as it is first used, of all before training, or not at all."""
     dry_run: bool = False
     """Check the recipe, take two real steps in a temporary folder, and say what the whole run would take."""
     resume: Literal["auto", "never"] = "auto"

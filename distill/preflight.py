@@ -8,12 +8,17 @@ from pathlib import Path
 
 from distill.data import Images
 from distill.loader import Layout
+from distill.losses.schedule import CONSTANT
 from distill.objective import Objective
 from distill.options import RunOptions
 from distill.recipe import Optim, Recipe
+from distill.unlabelled import labelled, with_teachers_classes
 from distill.views import Views, train_transform
 from students.outputs import Shapes
 from students.sizes import ViTConfig
+from teachers.custom import Custom
+from teachers.ensemble import AnyTeacher, Ensemble, members
+from teachers.runtime import check_installed
 from teachers.teacher import Teacher
 
 
@@ -21,13 +26,16 @@ from teachers.teacher import Teacher
 class Plan:
     """A recipe that fits: its student's classes filled in, its data opened, its losses bound on a fresh student.
 
-    teacher: shapes as the losses see them, with a fitted head counted in.
+    classes: their names, the teacher's where the data has none; empty where nobody names them. labelled, val_labelled:
+    whether the images have labels. teacher: shapes as the losses see them, with a fitted head counted in.
     """
 
     recipe: Recipe
     classes: tuple[str, ...]
     train: Images
     val: Images
+    labelled: bool
+    val_labelled: bool
     layout: Layout
     teacher: Shapes | None
     objective: Objective
@@ -38,25 +46,34 @@ def check(recipe: Recipe, *, processes: int = 1, accumulate: int = 1) -> Plan:
     _check_optim(recipe.optim)
     _check_view_options(recipe.views)
     _check_weights(recipe)
-    data = recipe.data
-    classes, train, val = data.classes, data.train(), data.val()
-    _check_labels(recipe, classes)
-    recipe = replace(recipe, student=_student(recipe.student, classes))
-    layout = _layout(recipe, len(train), processes, accumulate)
+    classes, train = recipe.data.classes, recipe.data.train()
+    has_labels = bool(classes) and labelled(train)
+    _check_labels(recipe, has_labels)
+    for member in members(recipe.teacher) if recipe.teacher else ():
+        check_installed(member.runtime)
+        _check_order(member, classes)
     teacher = recipe.teacher.shapes() if recipe.teacher else None
     if recipe.teacher and teacher:
-        teacher = _with_head(recipe.teacher, teacher, classes)
+        teacher = _with_head(recipe.teacher, teacher, classes if has_labels else ())
+        if not classes:
+            recipe, classes = with_teachers_classes(recipe, teacher)
+    val = recipe.data.val()
+    recipe = replace(recipe, student=_student(recipe.student, classes))
+    layout = _layout(recipe, len(train), processes, accumulate)
     _check_views(recipe, layout)
+    _check_seen_together(recipe, layout)
     # The student's random start is a function of the seed alone, whatever was drawn before.
     import torch
 
     torch.manual_seed(recipe.seed)
-    objective = Objective(recipe.student.build(), recipe.losses, teacher)
+    objective = Objective(recipe.student.build(), recipe.losses, teacher, images=len(train))
     return Plan(
         recipe=recipe,
         classes=classes,
         train=train,
         val=val,
+        labelled=has_labels,
+        val_labelled=labelled(val),
         layout=layout,
         teacher=teacher,
         objective=objective,
@@ -91,9 +108,14 @@ def _student(student: ViTConfig, classes: tuple[str, ...]) -> ViTConfig:
     return student
 
 
-def _check_labels(recipe: Recipe, classes: tuple[str, ...]) -> None:
+def _check_labels(recipe: Recipe, has_labels: bool) -> None:
     reads = [name for name, loss in recipe.losses.items() if loss.weight and loss.needs.labels]
-    if reads and not classes:
+    if reads and not has_labels:
+        if recipe.teacher is None:
+            raise ValueError(
+                f"loss '{reads[0]}' reads labels but the training images have none, and there is no teacher; "
+                "give labels, or leave out --alone"
+            )
         raise ValueError(
             f"loss '{reads[0]}' reads labels but the training images have none; "
             f"use --losses.{reads[0]}.weight 0 and learn from the teacher alone, or give labels"
@@ -147,10 +169,37 @@ def _layout(recipe: Recipe, images: int, processes: int, accumulate: int) -> Lay
     )
 
 
-def _with_head(config: Teacher, teacher: Shapes, classes: tuple[str, ...]) -> Shapes:
+def _check_order(member: Teacher | Custom, classes: tuple[str, ...]) -> None:
+    if isinstance(member, Teacher) and member.calibrate and member.head != "fit":
+        raise ValueError(
+            "teacher.calibrate fits the temperature of a fitted head, but the head is the teacher's own; "
+            "use --teacher.head fit, or leave it out"
+        )
+    if member.head == "fit" or getattr(member, "class_map", None):
+        return
+    names = member.label_names() or ()
+    if names != classes and sorted(names) == sorted(classes):
+        first = next(i for i, (own, yours) in enumerate(zip(names, classes, strict=True)) if own != yours)
+        raise ValueError(
+            f"teacher '{member.name}' has your classes in another order: its class {first} is '{names[first]}', yours "
+            f"'{classes[first]}'; use --teacher.class-map names, or --teacher.head fit"
+        )
+
+
+def _with_head(config: AnyTeacher, teacher: Shapes, classes: tuple[str, ...]) -> Shapes:
+    if isinstance(config, Teacher) and config.class_map is not None:
+        if config.head == "fit":
+            raise ValueError(
+                "--teacher.head fit gives the teacher your classes and --teacher.class-map maps its own; use one"
+            )
+        mapped = config.mapped(classes)
+        assert mapped is not None
+        return replace(teacher, num_classes=len(mapped))
     if config.head == "fit":
         if not classes:
             raise ValueError("--teacher.head fit needs labelled training images and the data has none; use head 'own'")
+        if isinstance(config, Ensemble):
+            config.check_fit(teacher, len(classes))
         return replace(teacher, num_classes=len(classes))
     return teacher
 
@@ -171,12 +220,26 @@ def _check_views(recipe: Recipe, layout: Layout) -> None:
         ) from None
 
 
+def _check_seen_together(recipe: Recipe, layout: Layout) -> None:
+    for name, loss in recipe.losses.items():
+        seen = layout.part * (layout.processes if loss.needs.gathers else 1)
+        if loss.weight and seen < loss.needs.images:
+            raise ValueError(
+                f"loss '{name}' compares images with each other and is given {seen} at a time; it needs "
+                f"{loss.needs.images} or more: use a larger --optim.batch-size, or --losses.{name}.weight 0"
+            )
+
+
 def _check_weights(recipe: Recipe) -> None:
     for name, loss in recipe.losses.items():
         if not 0 <= loss.weight < math.inf:
             raise ValueError(f"losses.{name}.weight is {loss.weight}; use 0 or more")
-    if recipe.teacher and recipe.teacher.fit_images < 20:
-        raise ValueError(f"teacher.fit_images is {recipe.teacher.fit_images}; use 20 or more")
+        schedule = getattr(loss, "schedule", CONSTANT)
+        if not 0 < schedule.over <= 1:
+            raise ValueError(f"losses.{name}.schedule.over is {schedule.over}; use a share of the run, above 0 to 1")
+    for member in members(recipe.teacher) if recipe.teacher else ():
+        if member.fit_images < 20:
+            raise ValueError(f"teacher.fit_images is {member.fit_images}; use 20 or more")
 
 
 def _check_view_options(views: Views) -> None:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from distill.losses.contract import Loss
 from distill.views import Views
 from students.sizes import ViTConfig
-from teachers.teacher import Teacher
 
 if TYPE_CHECKING:
     from distill.data import Data
+    from teachers.ensemble import AnyTeacher
+
+    MaybeTeacher = AnyTeacher | None
 else:
-    Data = Any  # tyro takes the options from the value's own type only where the annotation is Any
+    Data = MaybeTeacher = Any  # tyro takes the options from the value's own type only where the annotation is Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class Recipe:
 
     student: ViTConfig
     data: Data
-    teacher: Teacher | None = None
+    teacher: MaybeTeacher = None
     losses: Mapping[str, Loss] = field(default_factory=dict)
     views: Views = field(default_factory=Views)
     optim: Optim = field(default_factory=Optim)
@@ -106,6 +108,13 @@ def to_json(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ValueError(f"a recipe holds {value!r}; use dataclasses, mappings, tuples, numbers, strings and None")
+
+
+def without_runtime(value: Any) -> Any:
+    """A teacher's JSON value without how it runs, which is checked to change nothing that it says."""
+    if isinstance(value, dict):
+        return {name: without_runtime(item) for name, item in value.items() if name != "runtime"}
+    return [without_runtime(item) for item in value] if isinstance(value, list) else value
 
 
 def from_json(value: Any) -> Any:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+from rich.table import Table
+
+from distill.losses.schedule import CONSTANT, Schedule
 from distill.preflight import Plan
 
 if TYPE_CHECKING:
@@ -18,6 +22,7 @@ def rows(plan: Plan, accelerator: Accelerator) -> list[tuple[str, str]]:
     shown = []
     if recipe.teacher and plan.teacher:
         fitted = ", head fitted on your classes" if recipe.teacher.head == "fit" else ""
+        fitted += ", its classes mapped to yours" if getattr(recipe.teacher, "class_map", None) else ""
         shown.append(("teacher", f"{recipe.teacher.name} ({recipe.teacher.weights_source()}{fitted})"))
     params = sum(parameter.numel() for parameter in plan.objective.student.parameters())
     height, width = student.img_hw
@@ -29,17 +34,45 @@ def rows(plan: Plan, accelerator: Accelerator) -> list[tuple[str, str]]:
             "images",
             f"{height}×{width} px, {'grey' if student.in_chans == 1 else 'colour'}, in patches of {patch}",
         ),
-        ("data", f"{len(plan.train):,} to train on, {len(plan.val):,} to validate on, {len(plan.classes)} classes"),
+        ("data", f"{len(plan.train):,} to train on, {len(plan.val):,} to validate on, {_classes(plan)}"),
         ("batch", _batch(plan)),
         ("steps", f"{layout.steps:,} in {layout.epochs} epochs"),
         ("runs on", f"{accelerator.device.type}, mixed precision {accelerator.mixed_precision}"),
     ]
     for name, loss in plan.objective.losses.items():
-        shown.append((f"loss {name}", f"{loss.weight:g} × {type(loss).__name__}: {loss.needs.reads()}"))
+        reads = loss.needs.reads(has_token=student.distilled)
+        scheduled = _scheduled(getattr(loss, "schedule", CONSTANT))
+        shown.append((f"loss {name}", f"{loss.weight:g} × {type(loss).__name__}{scheduled}: {reads}"))
     for name, projection in plan.objective.projections.items():
         count = sum(parameter.numel() for parameter in projection.parameters())
         shown.append((f"  {name} projects", f"{count / 1e3:.1f} k parameters, not exported"))
     return shown
+
+
+def _classes(plan: Plan) -> str:
+    if plan.labelled:
+        return f"{len(plan.classes)} classes"
+    without = "labels" if plan.val_labelled else "labels, so validated by agreement with the teacher"
+    return f"{plan.recipe.student.known_classes()} classes of the teacher; no {without}"
+
+
+def _scheduled(schedule: Schedule) -> str:
+    if schedule.name == "constant":
+        return ""
+    how = "rising" if schedule.name == "warmup" else "falling"
+    part = "the run" if schedule.over == 1 else f"the first {schedule.over:.1%} of the run"
+    return f" ({how} over {part})"
+
+
+def pairs_table(plan: Plan) -> Table | None:
+    """What every loss on features compares, a pair a row; None where no loss reads features."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("pairs of", "student layer", "teacher layer", "projection", "resized"):
+        table.add_column(column, style="cyan" if column == "pairs of" else None, overflow="fold")
+    for name, pairs in plan.objective.pairs().items():
+        for pair in pairs:
+            table.add_row(escape(name), *pair.columns())
+    return table if table.row_count else None
 
 
 def _batch(plan: Plan) -> str:

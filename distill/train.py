@@ -13,6 +13,7 @@ from distill import checkpoint
 from distill.console import Console
 from distill.evaluate import Score, score, summed
 from distill.loader import in_order, train_batches
+from distill.losses import Address
 from distill.metrics import Metrics, of_losses, of_score
 from distill.mixing import mix
 from distill.optim import build_optimizer, learning_rate
@@ -25,7 +26,8 @@ from students.preprocess import Preprocess
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from teachers.frozen import FrozenTeacher
+    from distill.saved.reader import SavedOutputs
+    from teachers.frozen_ensemble import AnyFrozen
 
 
 class NonFiniteLoss(RuntimeError):
@@ -34,17 +36,19 @@ class NonFiniteLoss(RuntimeError):
 
 def train(
     plan: Plan,
-    teacher: FrozenTeacher | None,
+    teacher: AnyFrozen | None,
     accelerator: Accelerator,
     out: Path,
     options: RunOptions,
     console: Console,
     *,
     workers: int,
+    saved: SavedOutputs | None = None,
     stop_step: int | None = None,
 ) -> ViT:
     """Train from the newest checkpoint in `out`, or from the start, and return the student that is to be kept.
 
+    saved: what the teacher said of the views that the plan's layout shows, in the place of the teacher itself.
     stop_step ends a rehearsal early. NonFiniteLoss if a term is not finite.
     """
     recipe, layout, optim = plan.recipe, plan.layout, plan.recipe.optim
@@ -82,6 +86,7 @@ def train(
             lr = learning_rate(optim, step, steps=layout.steps, steps_per_epoch=layout.steps_per_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = lr
+            draw = derived_seed(recipe.seed, step, "teacher")
             terms: list[dict[str, torch.Tensor]] = []
             means: dict[str, float] = {}
             for micro in range(layout.accumulate):
@@ -92,10 +97,18 @@ def train(
                     address = {"seed": recipe.seed, "epoch": batch.epoch, "position": batch.position}
                     images, labels = mix(images, labels, views, config.known_classes(), **address)
                 torch.manual_seed(derived_seed(recipe.seed, step, micro, accelerator.process_index, "dropout"))
+                where = Address(
+                    index=batch.index.to(accelerator.device, non_blocking=True),
+                    start=accelerator.process_index * layout.part,
+                    total=accelerator.num_processes * layout.part,
+                    seed=derived_seed(recipe.seed, step, micro, "losses"),
+                    progress=step / layout.steps,
+                )
                 with accelerator.accumulate(objective):
                     with accelerator.autocast():
-                        target = teacher(images, plan.objective.teacher_layers) if teacher else None
-                    losses = objective(images, target, labels)
+                        online = teacher(images, plan.objective.teacher_layers, draw) if teacher else None
+                    target = saved(batch) if saved else online
+                    losses = objective(images, target, labels, where)
                     accelerator.backward(losses["total"])
                     terms.append(losses)
                     if accelerator.sync_gradients:
@@ -114,7 +127,7 @@ def train(
                 continue
             epoch, step_in_epoch = divmod(done, layout.steps_per_epoch)
             if done == layout.steps or (step_in_epoch == 0 and epoch % options.eval_every_epochs == 0):
-                result = evaluate(plan, kept, accelerator, workers)
+                result = evaluate(plan, kept, teacher, accelerator, workers)
                 metrics.write({"step": done, "epoch": epoch, **of_score(result)})
                 progress.note(f"epoch {epoch} of {optim.epochs}: {console.accuracy(result)}")
                 objective.train()
@@ -139,8 +152,11 @@ def finite_means(terms: list[dict[str, torch.Tensor]], accelerator: Accelerator,
     return values
 
 
-def evaluate(plan: Plan, model: ViT, accelerator: Accelerator, workers: int) -> Score:
-    """Score a student on the validation images, each counted once, whatever the number of processes."""
+def evaluate(plan: Plan, model: ViT, teacher: AnyFrozen | None, accelerator: Accelerator, workers: int) -> Score:
+    """Score a student on the validation images, each counted once, whatever the number of processes.
+
+    Where they have no labels it is compared with the teacher.
+    """
     model.eval()
     config = plan.recipe.student
     preprocess = Preprocess(config.img_hw, config.input_mean, config.input_std).to(accelerator.device)
@@ -149,6 +165,13 @@ def evaluate(plan: Plan, model: ViT, accelerator: Accelerator, workers: int) -> 
         with accelerator.autocast():
             return model(preprocess(views))
 
+    def reference(views: torch.Tensor) -> torch.Tensor:
+        assert teacher is not None
+        with accelerator.autocast():
+            return teacher(views).logits
+
+    compares = teacher is not None and not plan.val_labelled
+    models = {"student": logits} | ({"teacher": reference} if compares else {})
     batches = in_order(
         plan.val,
         val_transform(plan.recipe.views, plan.recipe.view_size, config.in_chans),
@@ -158,5 +181,10 @@ def evaluate(plan: Plan, model: ViT, accelerator: Accelerator, workers: int) -> 
         processes=accelerator.num_processes,
     )
     return score(
-        {"student": logits}, batches, device=accelerator.device, total=len(plan.val), reduce=summed(accelerator)
+        models,
+        batches,
+        device=accelerator.device,
+        total=len(plan.val),
+        reference={"student": "teacher"} if compares else None,
+        reduce=summed(accelerator),
     )["student"]

@@ -107,6 +107,8 @@ def train_transform(views: Views, img_size: tuple[int, int], in_chans: int, mean
     from timm.data.random_erasing import RandomErasing
     from timm.data.transforms_factory import transforms_imagenet_train
 
+    from distill.posterize import mend_posterize
+
     colours = tuple(mean) if len(mean) == 3 else (float(np.mean(mean)),) * 3
     crops = views.scale != (1.0, 1.0)
     steps: Any = transforms_imagenet_train(
@@ -119,6 +121,7 @@ def train_transform(views: Views, img_size: tuple[int, int], in_chans: int, mean
         separate=True,
     )
     _, augment, to_tensor = steps
+    mend_posterize(augment)
     place = _random_crop(views, img_size) if crops else _centre_crop(views, img_size, 1.0)
     flip = _flips(views)
     erase = RandomErasing(views.re_prob, mode=views.re_mode, device="cpu") if views.re_prob else None

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -29,11 +30,16 @@ def finished_run(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("finished_run")
 @pytest.mark.parametrize("block", BLOCKS, ids=[f"block {number}" for number in range(len(BLOCKS))])
-def test_python_in_the_readme_runs(block):
-    # As a module of its own, because a dataclass looks its module up.
-    names: dict = {"__name__": "tests"}
-    exec(block, names)
-    recipe = names.get("recipe")
+def test_python_in_the_readme_runs(block, monkeypatch):
+    # As a module of its own, because a dataclass and a teacher's function are looked up in it.
+    module = ModuleType("a_block")
+    monkeypatch.setitem(sys.modules, "a_block", module)
+    exec(block, vars(module))
+    recipe, teacher = vars(module).get("recipe"), vars(module).get("teacher")
+    if teacher is not None:
+        shapes = teacher.shapes()
+        assert (shapes.num_classes, shapes.layer("1:layer4"), shapes.layer("0:3")) == (10, 6, 3)
+        assert shapes.grids[6] == (512, 2, 2)
     if recipe is not None:
         assert isinstance(recipe, Recipe)
         plan = check(recipe)

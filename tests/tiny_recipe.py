@@ -1,7 +1,7 @@
-"""A recipe that takes seconds, with all that a resume can get wrong in it: mixing, erasing, drop-path, EMA."""
+"""A recipe that takes seconds, with all that a resume can get wrong: mixing, erasing, drop-path, EMA, a memory."""
 
 from distill import Arrays, Optim, Recipe, Views, run
-from distill.losses import CrossEntropy, HardTargets, Hint
+from distill.losses import CRD, DIST, CrossEntropy, HardTargets, Hint, Schedule
 from students import ViTConfig
 from teachers import Teacher
 
@@ -20,7 +20,13 @@ recipe = Recipe(
     teacher=Teacher(name="given on the command line", runtime="eager"),
     data=Arrays(path="given on the command line"),
     views=Views(scale=(0.5, 1.0), mixup=0.8, cutmix=1.0, re_prob=0.25, crop_pct=1.0),
-    losses={"labels": CrossEntropy(weight=0.5, smoothing=0.1), "hard": HardTargets(), "hint": Hint(weight=1.0)},
+    losses={
+        "labels": CrossEntropy(weight=0.5, smoothing=0.1),
+        "hard": HardTargets(),
+        "hint": Hint(weight=1.0),
+        "dist": DIST(schedule=Schedule(name="decay")),
+        "crd": CRD(weight=0.1, negatives=32, dim=8),
+    },
     optim=Optim(epochs=4, batch_size=64, lr=2e-3, warmup_epochs=1, clip_grad=1.0, ema_decay=0.95),
 )
 

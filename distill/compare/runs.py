@@ -13,7 +13,7 @@ from distill.data import Images
 from distill.evaluate import Model, Score, interval, score, summed
 from distill.folder import read_recipe
 from distill.loader import default_workers, in_order
-from distill.recipe import Recipe, to_json
+from distill.recipe import Recipe, to_json, without_runtime
 from distill.teaching import kept_head, make_teacher
 from distill.views import Transform, val_transform
 from students import ViT
@@ -22,7 +22,7 @@ from students.preprocess import Preprocess
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from teachers.frozen import FrozenTeacher
+    from teachers.frozen_ensemble import AnyFrozen
 
 BATCH_SIZE = 64
 
@@ -74,13 +74,14 @@ def compare_runs(folders: Sequence[Path], accelerator: Accelerator, console: Con
     _check_same_images(recipes)
     _check_one_teacher(recipes)
     candidates = [_student(folder, recipe, accelerator) for folder, recipe in recipes.items()]
+    images = first.data.val()
     taught = next((folder for folder, recipe in recipes.items() if recipe.teacher), None)
     if taught is not None:
         head = kept_head(recipes[taught], taught)
-        teacher = make_teacher(recipes[taught], accelerator, console, layers=(), head=head)
+        teacher = make_teacher(recipes[taught], accelerator, console, layers=(), head=head, images=images)
         candidates.insert(0, teacher_candidate(teacher, accelerator))
     transform = val_transform(first.views, first.view_size, first.student.in_chans)
-    rows = measure(candidates, first.data.val(), transform, accelerator, console)
+    rows = measure(candidates, images, transform, accelerator, console)
     baselines = {str(folder): to_json(recipe) for folder, recipe in recipes.items() if recipe.teacher is None}
     return [replace(row, alone=_alone(row, recipes, baselines)) for row in rows]
 
@@ -161,7 +162,7 @@ def student_candidate(model: ViT, folder: Path, accelerator: Accelerator, *, bas
     return Candidate("baseline" if baseline else "student", folder.name, params, logits, str(folder))
 
 
-def teacher_candidate(teacher: FrozenTeacher, accelerator: Accelerator) -> Candidate:
+def teacher_candidate(teacher: AnyFrozen, accelerator: Accelerator) -> Candidate:
     """A teacher as a candidate."""
 
     def logits(views):
@@ -185,7 +186,7 @@ def _check_one_teacher(recipes: Mapping[Path, Recipe]) -> None:
     teachers = {folder: recipe.teacher for folder, recipe in recipes.items() if recipe.teacher}
     for folder, teacher in teachers.items():
         first = next(iter(teachers))
-        if teacher != teachers[first]:
+        if without_runtime(to_json(teacher)) != without_runtime(to_json(teachers[first])):
             raise ValueError(f"{folder} and {first} have different teachers; compare each with its own")
 
 

@@ -13,7 +13,9 @@ CPU = torch.device("cpu")
 
 def batches(views, labels, size):
     for i in range(0, len(views), size):
-        yield Batch(views[i : i + size], None if labels is None else labels[i : i + size], 0, i)
+        yield Batch(
+            views[i : i + size], None if labels is None else labels[i : i + size], torch.arange(i, i + size), 0, i
+        )
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])

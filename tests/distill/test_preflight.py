@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 import students
 from distill import Arrays, Optim, Recipe, Views
-from distill.losses import CrossEntropy, HardTargets, Hint, SoftTargets
+from distill.losses import CRD, RKD, CrossEntropy, HardTargets, Hint, Schedule, SoftTargets
 from distill.preflight import check, check_folder
 from students import ViTConfig
 from teachers import Teacher
@@ -50,6 +51,19 @@ def test_a_recipe_that_fits_gets_its_classes_and_steps(recipe):
     assert (plan.layout.part, plan.layout.steps) == (2, 6)
     assert plan.objective.teacher_layers == [1]
     assert plan.objective.student_layers == [0]
+
+
+def test_a_class_map_gives_the_teacher_the_datas_classes(recipe, tmp_path):
+    file = tmp_path / "map.json"
+    file.write_text('{"a": 7, "b": "n01440764", "c": ["tiger shark", 980]}')
+    mapped = replace(recipe, teacher=Teacher(name="test_resnet", img_size=32, class_map=str(file)))
+    plan = check(mapped)
+    assert plan.teacher is not None
+    assert (plan.teacher.num_classes, plan.teacher.embedding) == (3, 96)
+    with pytest.raises(
+        ValueError, match=r"student has 3 classes but the teacher has 1000; .*--teacher\.class-map FILE"
+    ):
+        check(replace(mapped, teacher=replace(mapped.teacher, class_map=None)))
 
 
 def test_the_students_start_is_a_function_of_the_seed(recipe):
@@ -123,8 +137,13 @@ def unlabelled(recipe):
         (teacher(fit_images=0), "teacher.fit_images is 0; use 20 or more"),
         (optim(ema_decay=1.0), "optim.ema_decay is 1.0; use a number between 0 and 1"),
         (teacher(name="resnet18"), "student has 3 classes but the teacher has 1000"),
+        (teacher(name="resnet18", class_map="nowhere.json"), "nowhere.json cannot be read"),
+        (teacher(name="resnet18", class_map="names"), "gives 'a' the name 'a', which 'resnet18' does not have"),
+        (teacher(class_map="names", head="fit"), "--teacher.class-map maps its own; use one"),
+        (teacher(calibrate=True), "teacher.calibrate fits the temperature of a fitted head"),
         (teacher(name="reznet18"), "resnet18"),
         (teacher(name="no/such/folder"), "no/such/folder"),
+        (teacher(runtime="tensorrt"), "teacher.runtime tensorrt: torch_tensorrt is not installed; pip install"),
         (lambda r: replace(r, views=Views(mixup=0.8), optim=replace(r.optim, batch_size=6)), "mix pairs but a process"),
         (views(auto_augment="autumn"), "timm takes no views.auto_augment 'autumn'"),
         (lambda r: replace(r, data=Arrays(path="none.npz")), "/none.npz; name an .npz file"),
@@ -151,3 +170,55 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         check_folder(tmp_path / "file" / "run")
     check_folder(tmp_path / "new" / "run")
     assert list((tmp_path / "new" / "run").iterdir()) == []
+
+
+def test_a_loss_that_compares_images_needs_enough_of_them_at_once(recipe):
+    losses = {"labels": CrossEntropy(), "rkd": RKD()}
+    one = replace(recipe, losses=losses, optim=replace(recipe.optim, batch_size=4))
+    check(one)
+    check(one, processes=2)  # two each, but gathered
+    with pytest.raises(ValueError, match=r"loss 'rkd' compares images with each other and is given 2 at a time; it "):
+        check(one, accumulate=2)
+    alone = replace(one, losses=losses | {"rkd": RKD(gather=False)})
+    with pytest.raises(ValueError, match=r"3 or more: use a larger --optim\.batch-size, or --losses\.rkd\.weight 0"):
+        check(alone, processes=2)
+
+
+def test_a_schedule_outside_the_run_is_refused(recipe):
+    soft = SoftTargets(schedule=Schedule(name="decay", over=1.5))
+    with pytest.raises(ValueError, match=r"losses\.soft\.schedule\.over is 1\.5; use a share of the run, above 0 to 1"):
+        check(replace(recipe, losses=recipe.losses | {"soft": soft}))
+
+
+def test_a_loss_is_told_the_number_of_training_images(recipe):
+    plan = check(replace(recipe, losses=recipe.losses | {"crd": CRD(dim=4)}))
+    assert {name: tuple(b.shape) for name, b in plan.objective.named_buffers() if "memory" in name} == {
+        "projections.crd.memory_s": (24, 4),
+        "projections.crd.memory_t": (24, 4),
+    }
+
+
+def test_the_summary_has_a_row_for_every_pair(recipe):
+    from rich.console import Console
+
+    from distill.summary import pairs_table
+
+    shown = Console(width=100, record=True, quiet=False, file=StringIO())
+    table = pairs_table(check(replace(recipe, losses=recipe.losses | {"crd": CRD(dim=4)})))
+    assert table is not None
+    shown.print(table)
+    assert [line.split() for line in shown.export_text().splitlines()[1:]] == [
+        ["hint", "0:", "8×2×2", "1:", "8×2×2", "1×1", "convolution", "none"],
+        ["crd", "embedding:", "8", "embedding:", "8", "linear", "to", "4,", "both", "none"],
+    ]
+    assert pairs_table(check(replace(recipe, losses={"soft": SoftTargets()}))) is None
+
+
+def test_a_teacher_with_the_datas_classes_in_another_order_is_refused(recipe, tmp_path):
+    # Its logits would be of other classes than the labels, without an error.
+    turned = students.save(replace(CONFIG, num_classes=3).build(), tmp_path / "turned", label_names=("c", "b", "a"))
+    other = replace(recipe, teacher=Teacher(name=str(turned)))
+    with pytest.raises(ValueError, match="your classes in another order: its class 0 is 'c', yours 'a'; use --teacher"):
+        check(other)
+    check(replace(recipe, teacher=Teacher(name=str(turned), class_map="names")))
+    check(replace(recipe, teacher=Teacher(name=str(turned), head="fit")))

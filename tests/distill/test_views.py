@@ -164,3 +164,26 @@ def test_grey_views_survive_colour_augmentation():
     assert view.shape == (1, 8, 8)
     assert view.dtype == torch.uint8
     assert np.asarray(with_channels(COLOUR, 1)).shape == (40, 60)
+
+
+@pytest.mark.parametrize("policy", ["rand-m10-n1-mstd0-inc1", "original", "v0", "augmix-m10-w1-d1"])
+def test_posterizing_to_no_bits_gives_a_black_image(policy):
+    # Pillow 13 refuses it; a DeiT policy draws it for one image in a few hundred.
+    from timm.data.transforms_factory import transforms_imagenet_train
+
+    from distill.posterize import mend_posterize, posterize
+
+    steps: Any = transforms_imagenet_train((8, 8), auto_augment=policy, separate=True)
+    augment = steps[1]
+    mend_posterize(augment)
+    policies = [
+        nested for step in augment.transforms for nested in (getattr(step, "ops", []), *getattr(step, "policy", []))
+    ]
+    found = [operation for nested in policies for operation in nested if "Posterize" in operation.name]
+    assert found
+    grey = Image.new("RGB", (2, 2), (200, 130, 70))
+    for operation in found:
+        assert operation.aug_fn(grey, 0).getpixel((0, 0)) == (0, 0, 0)
+        assert operation.aug_fn(grey, 1).getpixel((0, 0)) == (128, 128, 0)
+        assert operation.aug_fn(grey, 8) is grey
+    assert posterize(Image.new("L", (2, 2), 200), 0).getpixel((0, 0)) == 0
