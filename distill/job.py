@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from distill.compare.runs import Row
     from distill.console import Console
     from distill.preflight import Plan
+    from distill.saved.manifest import Manifest
     from distill.saved.reader import SavedOutputs
 
 
@@ -78,10 +79,10 @@ def parse(
 
 def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
     # Heavy imports wait until the options are known to be right.
-    from distill import folder, preflight
+    from distill import preflight
     from distill.console import Console
+    from distill.processes import from_main
     from distill.rehearsal import rehearse
-    from distill.saved.fit import check_source, open_saved
     from distill.train import NonFiniteLoss
 
     console = Console(main=_is_main())
@@ -92,34 +93,55 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
     )
     saved = None
     if options.saved is not None:
-        main = accelerator.is_main_process
-        saved = open_saved(Path(options.saved), plan, accelerator.device, verify=options.verify_saved, main=main)
+        saved = _open_saved(Path(options.saved), plan, options, accelerator, console)
         plan = saved.shown_in(plan)
-        if options.verify_saved == "start" and main:
-            saved.verify_all(console)
     try:
         if options.dry_run:
             rehearse(plan, options, accelerator, console, saved)
             return out
-        preflight.check_folder(out)
-        state = folder.claim(out, plan.recipe, options.resume)
+        state = from_main(accelerator, lambda: _claim(out, plan, options, saved))
         if state == "finished":
             console.say(f"{out} is finished; nothing to do. See {out / 'report.md'}, or start over with --resume never")
             return out
-        if state == "resume":
-            check_source(out, saved)
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process and state == "begin":
-            folder.begin(out, plan.recipe)
-            if saved:
-                saved.note_in(out)
-        accelerator.wait_for_everyone()
         _distil(plan, options, accelerator, console, out, saved)
+        accelerator.wait_for_everyone()  # one that leaves early takes the connections of the others with it
         return out
     except NonFiniteLoss as error:
         _fail(str(error), 1)
     finally:
         accelerator.end_training()
+
+
+def _open_saved(
+    folder: Path, plan: Plan, options: RunOptions, accelerator: Accelerator, console: Console
+) -> SavedOutputs:
+    from distill.processes import from_main
+    from distill.saved.fit import checked
+    from distill.saved.reader import SavedOutputs
+
+    def look() -> Manifest:
+        manifest = checked(folder, plan)
+        if options.verify_saved == "start":
+            SavedOutputs(folder, manifest, accelerator.device, verify=False).verify_all(console)
+        return manifest
+
+    manifest = from_main(accelerator, look)
+    return SavedOutputs(folder, manifest, accelerator.device, verify=options.verify_saved == "use")
+
+
+def _claim(out: Path, plan: Plan, options: RunOptions, saved: SavedOutputs | None) -> str:
+    from distill import folder, preflight
+    from distill.saved.fit import check_source
+
+    preflight.check_folder(out)
+    state = folder.claim(out, plan.recipe, options.resume)
+    if state == "resume":
+        check_source(out, saved)
+    if state == "begin":
+        folder.begin(out, plan.recipe)
+        if saved:
+            saved.note_in(out)
+    return state
 
 
 def _distil(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,9 +85,8 @@ def check_folder(folder: Path) -> None:
     """ValueError unless files can be written into a folder, which is made where it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):  # without a name, so that nobody else comes across it
+            pass
     except OSError as error:
         raise ValueError(
             f"the run folder {folder} cannot be written ({error.strerror}); choose another with --out"

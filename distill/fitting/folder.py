@@ -16,6 +16,7 @@ from distill.fitting.task import Task
 from distill.folder import write
 from distill.loader import in_order
 from distill.preflight import check_folder
+from distill.processes import from_main
 from distill.recipe import differences
 from distill.teaching import BATCH_SIZE
 from students.preprocess import Preprocess
@@ -50,15 +51,17 @@ def claim(out: Path, settings: Any, accelerator: Accelerator, *, again: bool) ->
     settings: JSON values that decide what is made. again: start over; what is ours goes, nothing else does.
     ValueError if it cannot be written, holds other things, or holds what was made with other settings.
     """
+    return from_main(accelerator, lambda: _claim(out, settings, again))
+
+
+def _claim(out: Path, settings: Any, again: bool) -> Literal["begin", "resume", "finished"]:
     state = _state(out, settings, again)
-    accelerator.wait_for_everyone()
-    if state == "begin" and accelerator.is_main_process:
+    if state == "begin":
         check_folder(out)
         for name in OURS:
             path = out / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         write(out / RECORD, {"settings": settings})
-    accelerator.wait_for_everyone()
     return state
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -15,10 +15,8 @@ from distill.saved.manifest import TOLERANCE, Manifest, fingerprint, glimpse
 from distill.saved.reader import AGAIN, RUN_FILE, SavedOutputs
 
 
-def open_saved(
-    folder: Path, plan: Plan, device: torch.device, *, verify: Literal["use", "start", "never"], main: bool = True
-) -> SavedOutputs:
-    """The saved outputs of the plan's teacher on the plan's views. main: of several processes, the one that checks.
+def checked(folder: Path, plan: Plan) -> Manifest:
+    """The manifest of the saved outputs of the plan's teacher on the plan's views.
 
     ValueError, naming the field, if they are of other views or another teacher, are not whole, or are not enough for a
     loss of the recipe.
@@ -26,14 +24,12 @@ def open_saved(
     if plan.recipe.teacher is None:
         raise ValueError("--saved gives a teacher's outputs but this run has no teacher; leave out --saved or --alone")
     manifest = Manifest.read(folder)
-    if main:  # a data set's fingerprint may look at every file of it
-        check_fits(folder, manifest.fingerprint, fingerprint(plan))
+    check_fits(folder, manifest.fingerprint, fingerprint(plan))
     _check_sizes(folder, manifest, plan)
     _check_losses(manifest, plan)
-    if main:
-        _check_whole(folder, manifest)
-        check_glimpse(folder, manifest, plan)
-    return SavedOutputs(folder, manifest, device, verify=verify == "use")
+    _check_whole(folder, manifest)
+    check_glimpse(folder, manifest, plan)
+    return manifest
 
 
 def check_fits(folder: Path, found: Any, wanted: Any) -> None:

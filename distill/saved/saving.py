@@ -17,6 +17,7 @@ from distill.console import Console
 from distill.loader import Batch, batches_at, cores, default_workers
 from distill.mixing import mix
 from distill.preflight import Plan
+from distill.processes import from_main
 from distill.recipe import Recipe
 from distill.saved.answers import Answers
 from distill.saved.fit import check_fits, check_glimpse, unserved
@@ -49,15 +50,10 @@ def save(recipe: Recipe, options: SaveOptions, name: str) -> None:
     folder = Path(options.out or f"saved/{name}")
     manifest = planned(plan, options, accelerator)
     _say_what(manifest, plan, folder, console)
-    _claim(folder, manifest, plan)
-    shards = missing(manifest, folder)
-    check_room(shards, manifest.answers.bytes_per_image, folder)
+    shards = from_main(accelerator, lambda: _claim(folder, manifest, plan, make=not options.dry_run))
     if options.dry_run:
         console.say("dry run: nothing was saved")
         return
-    if accelerator.is_main_process:
-        preflight.check_folder(folder)
-    accelerator.wait_for_everyone()  # until all know what is missing, before one of them writes
     if shards:
         teacher = _teacher(plan, folder, accelerator, console, _workers(options))
         _begin(folder, manifest, teacher, accelerator)
@@ -124,7 +120,17 @@ def _say_what(manifest: Manifest, plan: Plan, folder: Path, console: Console) ->
         console.say(f"note: {line}")
 
 
-def _claim(folder: Path, manifest: Manifest, plan: Plan) -> None:
+def _claim(folder: Path, manifest: Manifest, plan: Plan, *, make: bool) -> list[Shard]:
+    """The shards that are still to be written. ValueError if they cannot be, or do not belong with what is there."""
+    _check_theirs(folder, manifest, plan)
+    shards = missing(manifest, folder)
+    check_room(shards, manifest.answers.bytes_per_image, folder)
+    if make:
+        preflight.check_folder(folder)
+    return shards
+
+
+def _check_theirs(folder: Path, manifest: Manifest, plan: Plan) -> None:
     """ValueError if the folder holds other things, or outputs that are not the beginning of these."""
     if not (folder / FILE).is_file():
         # A head is fitted before the manifest is written, and a hidden file is nobody's work.
@@ -159,12 +165,13 @@ def _teacher(plan: Plan, folder: Path, accelerator: Accelerator, console: Consol
 def _begin(folder: Path, manifest: Manifest, teacher: AnyFrozen, accelerator: Accelerator) -> None:
     """Write the manifest, or with more epochs again. ValueError if the teacher's weights are not those of before."""
     weights = weights_digest(teacher)
-    if (folder / FILE).is_file():
-        check_fits(folder, {"weights": Manifest.read(folder).weights}, {"weights": weights})
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
+
+    def begin() -> None:
+        if (folder / FILE).is_file():
+            check_fits(folder, {"weights": Manifest.read(folder).weights}, {"weights": weights})
         replace(manifest, weights=weights).write(folder)
-    accelerator.wait_for_everyone()
+
+    from_main(accelerator, begin)
 
 
 def _ask(

@@ -1,6 +1,7 @@
 """A recipe that does not fit ends before any training, with what was found, what is allowed and the way out."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import StringIO
 from typing import Any
@@ -222,3 +223,9 @@ def test_a_teacher_with_the_datas_classes_in_another_order_is_refused(recipe, tm
         check(other)
     check(replace(recipe, teacher=Teacher(name=str(turned), class_map="names")))
     check(replace(recipe, teacher=Teacher(name=str(turned), head="fit")))
+
+
+def test_several_processes_may_look_at_a_run_folder_at_once(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(check_folder, [tmp_path / "run"] * 400))
+    assert list((tmp_path / "run").iterdir()) == []

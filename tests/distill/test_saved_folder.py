@@ -19,7 +19,7 @@ from distill.losses import CosineEmbedding, CrossEntropy, HardTargets, Hint, Sof
 from distill.options import RunOptions
 from distill.preflight import check
 from distill.saved.command import SaveOptions
-from distill.saved.fit import check_source, open_saved
+from distill.saved.fit import check_source, checked
 from distill.saved.manifest import Shard
 from distill.saved.reader import SavedOutputs
 from distill.saved.saving import save
@@ -93,7 +93,7 @@ def copy(whole, tmp_path) -> Path:
 
 
 def opened(folder: Path, recipe: Recipe) -> SavedOutputs:
-    return open_saved(folder, check(recipe), CPU, verify="use")
+    return SavedOutputs(folder, checked(folder, check(recipe)), CPU, verify=True)
 
 
 def trained(recipe: Recipe, out: Path, saved: SavedOutputs | None, views_epochs: int | None = None):

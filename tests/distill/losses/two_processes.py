@@ -65,6 +65,7 @@ def main() -> None:
     if rank == 0:
         torch.save(found, sys.argv[1])
     if processes > 1:
+        dist.barrier()  # one that leaves early takes the connections of the other with it
         dist.destroy_process_group()
 
 
