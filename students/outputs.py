@@ -70,6 +70,13 @@ class Shapes:
         """`layer` of each."""
         return tuple(self.layer(layer) for layer in layers)
 
+    def name_of(self, layer: int) -> str:
+        """What a person calls the layer of that index: "3", "layer3", or "1:3" in an ensemble."""
+        for number, shapes in reversed(tuple(enumerate(self.members))):
+            if layer >= (first := self.first_layer(number)):
+                return f"{number}:{shapes.name_of(layer - first)}"
+        return self.names[layer] if self.names else str(layer)
+
     def first_layer(self, member: int) -> int:
         """The index of a member's layer 0 among the layers of the ensemble."""
         return sum(len(shapes.grids) for shapes in self.members[:member])

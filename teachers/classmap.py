@@ -62,7 +62,10 @@ class ClassMap(nn.Module):
         ValueError, with the nearest name, for a class that is missing, unknown, out of range, or given away twice.
         """
         if not classes:
-            raise ValueError("a class map needs the names of your classes and the training images have none; add them")
+            raise ValueError(
+                "a class map says what your classes are to the teacher, and unlabelled images have none; "
+                "leave out --teacher.class-map, or give labels"
+            )
         content = {name: name for name in classes} if where == BY_NAME else _content(Path(where))
         place = "class map 'names'" if where == BY_NAME else f"class map {where}"
         missing = [name for name in classes if name not in content]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
@@ -18,12 +19,17 @@ def class_names(model: Any) -> tuple[dict[str, int], ...]:
     if own:
         described = model.pretrained_cfg.get("label_descriptions") or {}
         texts = [described.get(name, name) if isinstance(described, dict) else name for name in own]
-        return _index(own), _unambiguous(texts)
+        return named(own, texts)
     subset = infer_imagenet_subset(model)
     if subset is None:
         return ()
     info = ImageNetInfo(subset)
     return _index(info.label_names()), _unambiguous(info.label_descriptions())
+
+
+def named(names: Sequence[str], descriptions: Sequence[str] = ()) -> tuple[dict[str, int], ...]:
+    """Names -> indices of classes with these names, then with what their descriptions, or names, say of one only."""
+    return (_index(names), _unambiguous(descriptions or names)) if names else ()
 
 
 def _index(names: Any) -> dict[str, int]:

@@ -131,6 +131,8 @@ _EMBEDDING = ""  # no submodule has this name
 
 def _keeper(seen: dict[str, Tensor], name: str):
     def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        if name in seen:
+            raise ValueError(f"submodule '{name}' runs more than once a call, so its output is not one; name another")
         seen[name] = first_tensor(output).clone()  # what runs next may change it in place, as ReLU often does
 
     return keep

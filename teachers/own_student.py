@@ -15,6 +15,7 @@ from students.preprocess import Preprocess
 from teachers.frozen import FrozenTeacher
 
 if TYPE_CHECKING:
+    from teachers.classmap import ClassMap
     from teachers.head import Head
     from teachers.teacher import Teacher
 
@@ -44,7 +45,7 @@ def label_names(path: Path) -> tuple[str, ...] | None:
     return tuple(names) if names else None
 
 
-def build(teacher: Teacher, path: Path, head: Head | None) -> FrozenTeacher:
+def build(teacher: Teacher, path: Path, head: Head | None, class_map: ClassMap | None) -> FrozenTeacher:
     """The frozen module on the CPU, its position embedding resized to the teacher's img_size."""
     config = _config(teacher, path)
     return FrozenTeacher(
@@ -53,6 +54,7 @@ def build(teacher: Teacher, path: Path, head: Head | None) -> FrozenTeacher:
         shapes=shapes(teacher, path),
         preprocess=Preprocess(config.img_hw, config.input_mean, config.input_std),
         head=head,
+        class_map=class_map,
         runtime=teacher.runtime,
     )
 

@@ -76,16 +76,20 @@ class Teacher:
         """The class map for your classes, or None where the teacher has none. ValueError if it does not fit."""
         if self.class_map is None:
             return None
-        from teachers import source
+        from teachers import own_student, source
         from teachers.classmap import ClassMap
-        from teachers.classnames import class_names
+        from teachers.classnames import class_names, named
 
-        model = source.plan(self).skeleton
+        if own_student.folder(self):
+            count, names = self.shapes().num_classes, named(self.label_names() or ())
+        else:
+            model = source.plan(self).skeleton
+            count, names = model.num_classes, class_names(model)
         return ClassMap.read(
             self.class_map,
             classes=classes,
-            num_teacher_classes=model.num_classes,
-            teacher_names=class_names(model),
+            num_teacher_classes=count,
+            teacher_names=names,
             teacher=f"'{self.name}'",
         )
 
@@ -119,7 +123,7 @@ class Teacher:
 
         if student := own_student.folder(self):
             source.check_layers(self.name, own_student.shapes(self, student), layers)
-            return own_student.build(self, student, head)
+            return own_student.build(self, student, head, class_map)
         plan = source.plan(self)
         shapes = source.shapes(plan)
         source.check_layers(self.name, shapes, layers)

@@ -60,10 +60,20 @@ def parse(kind: str, script: Path, arguments: Sequence[str]) -> tuple[Recipe, Fi
         console_outputs=os.environ.get("RANK", "0") == "0",
         config=(tyro.conf.AvoidSubcommands,),
     )
+    _check_typed(kind, recipe.teacher, chosen.teacher)
     changed = {"teacher": chosen.teacher, "data": chosen.data, "views": chosen.views}
     if kind != "fit":
         changed["seed"] = chosen.seed
     return replace(recipe, **changed), chosen.options
+
+
+def _check_typed(kind: str, of_recipe: Any, typed: Any) -> None:
+    """ValueError for an option of the teacher that was typed and says how a run, not this command, gets its classes."""
+    for name in ("class_map", "calibrate", *(("fit_images",) if kind == "fit" else ())):
+        if getattr(of_recipe, name, None) != getattr(typed, name, None):
+            option = f"--teacher.{name.replace('_', '-')}"
+            instead = "use --images" if name == "fit_images" else "leave it out"
+            raise ValueError(f"{option} is for a run; teacher {kind} fits and calibrates a head by itself: {instead}")
 
 
 def carry_out(kind: str, script: Path, arguments: Sequence[str]) -> None:

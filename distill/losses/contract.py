@@ -135,10 +135,13 @@ def check_classes(student: Shapes, teacher: Shapes | None, *, at_least: int = 2)
     """ValueError unless both models' logits speak of the same classes, and of enough of them for the formula."""
     teacher = require_teacher(teacher)
     if student.num_classes != teacher.num_classes:
+        of_several = "--teacher.members.N.head fit for each member N"
+        ways = ["fit a head for your classes with " + (of_several if teacher.members else "--teacher.head fit")]
+        if not (teacher.members or teacher.names):  # an ensemble and a module of one's own have no class maps
+            ways.append("map the teacher's to yours with --teacher.class-map FILE")
         raise ValueError(
             f"student has {student.num_classes} classes but the teacher has {teacher.num_classes}; "
-            "fit a head for your classes with --teacher.head fit, map the teacher's to yours with "
-            "--teacher.class-map FILE, or name a teacher trained on them"
+            f"{', '.join(ways)}, or name a teacher trained on them"
         )
     if student.num_classes < at_least:
         raise ValueError(

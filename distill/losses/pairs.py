@@ -21,6 +21,7 @@ NO_PAIRS: Pairs = ()
 class Pair:
     """One layer of each model and its shape without the batch: (C, H, W) of a grid, (D,) of an embedding, (K,) of
     logits. A layer None is the embedding, or the logits. projection: what brings the student's to the teacher's.
+    teacher_name: what a person calls the teacher's layer; its index where nothing is said.
     """
 
     student: int | None
@@ -29,6 +30,7 @@ class Pair:
     teacher_shape: tuple[int, ...]
     projection: str = "none"
     matches_size: bool = True
+    teacher_name: str | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -38,7 +40,9 @@ class Pair:
     def columns(self) -> tuple[str, str, str, str]:
         """For a person: student layer and shape, teacher layer and shape, projection, resize."""
         student = _layer(self.student, self.student_shape, "embedding")
-        teacher = _layer(self.teacher, self.teacher_shape, "embedding" if self.student is None else "logits")
+        teacher = _layer(
+            self.teacher_name or self.teacher, self.teacher_shape, "embedding" if self.student is None else "logits"
+        )
         return student, teacher, self.projection, self._resize()
 
     def _resize(self) -> str:
@@ -52,7 +56,7 @@ class Pair:
         return ", ".join(shrunk) or "none"
 
 
-def _layer(layer: int | None, shape: tuple[int, ...], otherwise: str) -> str:
+def _layer(layer: int | str | None, shape: tuple[int, ...], otherwise: str) -> str:
     return f"{otherwise if layer is None else layer}: {'×'.join(map(str, shape))}"
 
 
@@ -77,7 +81,15 @@ def resolve(pairs: Pairs, student: Shapes, teacher: Shapes) -> list[Pair]:
         s, t = grid_layer(student, of_student, "student"), grid_layer(teacher, of_teacher, "teacher")
         if any((pair.student, pair.teacher) == (s, t) for pair in found):
             raise ValueError(f"its pairs name student layer {s} with teacher layer {t} twice; leave one of them out")
-        found.append(Pair(student=s, teacher=t, student_shape=student.grids[s], teacher_shape=teacher.grids[t]))
+        found.append(
+            Pair(
+                student=s,
+                teacher=t,
+                student_shape=student.grids[s],
+                teacher_shape=teacher.grids[t],
+                teacher_name=teacher.name_of(t),
+            )
+        )
     return found
 
 

@@ -304,6 +304,13 @@ def test_a_recipes_script_gives_teacher_data_and_views() -> None:
     assert isinstance(options, FineTune)
     assert (recipe.teacher.name, recipe.teacher.img_size) == ("tf_efficientnet_lite0", 64)
     assert (recipe.seed, recipe.views.scale, options.optim.epochs) == (4, (0.6, 1.0), 3)
+    for kind, option, way in (
+        ("fit", "--teacher.class-map names", "leave it out"),
+        ("fine-tune", "--teacher.calibrate", "leave it out"),
+        ("fit", "--teacher.fit-images 99", "use --images"),
+    ):
+        with pytest.raises(ValueError, match=f"{option.split()[0]} is for a run; .*: {way}"):
+            parse(kind, script, option.split())
     with pytest.raises(ValueError, match=r"there is no recipe nowhere\.py; name a script such"):
         parse("fit", Path("nowhere.py"), [])
     with pytest.raises(ValueError, match="has no Recipe named recipe"):

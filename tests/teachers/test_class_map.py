@@ -74,7 +74,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, content: str, message: str) 
 
 
 def test_without_names_of_either_side() -> None:
-    with pytest.raises(ValueError, match="needs the names of your classes and the training images have none"):
+    with pytest.raises(ValueError, match="unlabelled images have none"):
         ClassMap.read("map.json", classes=(), num_teacher_classes=5)
     with pytest.raises(ValueError, match="the teacher carries no names of its 5 classes; use indices, 0 to 4"):
         ClassMap.read("names", classes=("a",), num_teacher_classes=5)

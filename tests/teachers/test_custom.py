@@ -192,3 +192,20 @@ def test_a_grid_is_what_its_submodule_gave_before_the_next_one_changed_it() -> N
         expected = teacher.model.model[0](teacher.preprocess(views))
     assert expected.min() < 0
     assert torch.equal(teacher(views, [0]).grids[0], expected)
+
+
+class Twice(nn.Module):
+    """One layer that runs twice a call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.top = nn.Conv2d(3, 3, 1), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(self.layer(self.layer(x)).mean((2, 3)))
+
+
+def test_a_submodule_that_runs_twice_has_no_one_output() -> None:
+    with pytest.raises(ValueError, match="submodule 'layer' runs more than once a call"):
+        Custom(model=Twice, layers=("layer",), **SIZE).shapes()
+    assert Custom(model=Twice, classifier="top", **SIZE).shapes().embedding == 3

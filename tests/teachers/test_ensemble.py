@@ -60,6 +60,7 @@ def test_layers_are_named_by_member() -> None:
     assert [len(member.grids) for member in shapes.members] == [5, 6]
     names = {"1:-1": 10, "1:0": 5, "1:0.5": 7, "0:-1": 4, -1: 4, 1.0: 4, 0.4: 1, 3: 3, 7: 7}
     assert {name: shapes.layer(name) for name in names} == names
+    assert [shapes.name_of(layer) for layer in (0, 4, 5, 10)] == ["0:0", "0:4", "1:0", "1:5"]
     assert shapes.grids[10] == VIT.shapes().grids[5] == (64, 6, 6)
     for wrong, message in {
         "2:0": "layer '2:0' is of no member; name it as MEMBER:LAYER, such as '1:-1', of members 0 to 1",

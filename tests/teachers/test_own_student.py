@@ -62,3 +62,17 @@ def test_it_is_exported_like_any_other(tmp_path: Path) -> None:
     views = torch.rand(2, 1, 28, 28)
     slow = Teacher(name=str(tmp_path), runtime="eager").build()
     torch.testing.assert_close(fast(views, [1]).logits, slow(views, [1]).logits, atol=1e-4, rtol=0)
+
+
+def test_its_classes_can_be_mapped_by_name(tmp_path: Path) -> None:
+    student = BEYOND_TIMM["qk_scale"].build().eval()
+    students.save(student, tmp_path, label_names=["shirt", "shoe", "bag", "coat"])
+    config = Teacher(name=str(tmp_path), class_map="names", runtime="eager")
+    mapped = config.mapped(["coat", "shoe"])
+    assert mapped is not None
+    assert mapped.groups == ((3,), (1,))
+    teacher, views = config.build(class_map=mapped), torch.rand(2, 1, 28, 28)
+    plain = Teacher(name=str(tmp_path), runtime="eager").build()
+    torch.testing.assert_close(teacher(views).logits, plain(views).logits[:, [3, 1]])
+    with pytest.raises(ValueError, match="unlabelled images have none; leave out --teacher"):
+        config.mapped([])
