@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import timm
 import torch
 from accelerate import Accelerator
+from rich.console import Console as Rich
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
@@ -174,6 +176,19 @@ def test_fine_tuning_learns_and_moves_the_first_layer_too(recipe: Recipe, tmp_pa
     assert losses[-1] < losses[0]
     before, after = load_file(f"{teacher_name(recipe)}/model.safetensors"), load_file(out / "model.safetensors")
     assert float((after["patch_embed.proj.weight"] - before["patch_embed.proj.weight"]).abs().max()) > 1e-3
+
+
+def test_a_model_that_lost_by_fine_tuning_is_told_of(recipe: Recipe, tmp_path: Path) -> None:
+    console = Console()
+    console.rich = Rich(file=StringIO(), width=400)
+    options = FineTune(optim=replace(SHORT, epochs=1, lr=2.0, clip_grad=None))
+    fine_tune(recipe, options, tmp_path / "made", Accelerator(cpu=True), console, command="COMMAND", workers=0)
+    said = console.rich.file.getvalue()  # type: ignore[attr-defined]
+    found = re.search(r"note: the fitted head alone decided ([\d.]+)% .* the fine-tuned model ([\d.]+)%;", said)
+    assert found
+    head, tuned = found.groups()
+    assert float(head) > float(tuned) + 2
+    assert f"held-out images: top-1 {tuned}%" in said
 
 
 def teacher_name(recipe: Recipe) -> str:
