@@ -45,8 +45,9 @@ class FineTune:
     """Each layer's learning rate as a share of that of the layer above it; 1: the same everywhere."""
     smoothing: float = 0.0
     """Label smoothing. It makes a better classifier and a worse teacher (Müller et al. 2019, arXiv:1906.02629)."""
-    batch_norm: Literal["train", "frozen"] = "train"
-    """"frozen": batch norms keep the statistics that they came with, as small batches want it."""
+    batch_norm: Literal["train", "frozen"] = "frozen"
+    """"frozen": batch norms keep the statistics that they came with, on which the head was fitted; "train": they take
+    those of the batches, which needs large batches and many epochs."""
     heldout: float = 0.1
     """Share of the training images that chooses the temperature and is not trained on. At most 25,000 images."""
     checkpoint_every_steps: int = 500
