@@ -137,7 +137,7 @@ def test_shards_of_a_store_are_fetched_whole_into_a_bounded_cache(shards):
     with pytest.raises(
         ValueError, match=r"two groups of 2 shards have 0\.0 GiB and the cache holds .* --data.cache-gib"
     ):
-        Shards(train_urls=(f"{urls[0][:-7]}{{0..2}}.tar",), val_urls=urls, cache_gib=1e-9, group_shards=2).train()
+        Shards(train_urls=("memory://bucket/train-{0..2}.tar",), val_urls=urls, cache_gib=1e-9, group_shards=2).train()
 
 
 def test_the_copy_not_read_for_longest_makes_room(tmp_path):
