@@ -1,6 +1,7 @@
 """Data sets: what is read, how a split is made, and what is refused."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,11 +12,13 @@ from accelerate import Accelerator
 from PIL import Image
 from torch.utils.data import Subset
 
-from distill import Arrays, Folder, Optim, Views
+from distill import Arrays, Folder, Optim, Recipe, Views
 from distill.data import BadImages, Images, Paths, image_files
+from distill.folder import begin, claim
 from distill.loader import Layout, train_batches
 from distill.passed_over import list_bad
 from distill.views import train_transform
+from students import VIT_TINY
 
 
 def make_folder(root: Path, per_class: dict[str, int], size=(8, 6)) -> Path:
@@ -250,3 +253,13 @@ def test_a_class_name_that_cannot_be_shown_is_refused(tmp_path):
 def test_epochs_follow_the_number_of_images_where_they_are_left_to_it(images, epochs):
     assert Optim(epochs=None).for_images(images).epochs == epochs
     assert Optim(epochs=7).for_images(images).epochs == 7
+
+
+def test_a_run_that_a_bad_image_ended_goes_on_with_skip_and_with_nothing_else_changed(tmp_path):
+    data = Folder(root=str(tmp_path))
+    recipe = Recipe(student=VIT_TINY, data=data)
+    (tmp_path / "run").mkdir()
+    begin(tmp_path / "run", recipe)
+    assert claim(tmp_path / "run", replace(recipe, data=replace(data, on_bad="skip")), "auto") == "resume"
+    with pytest.raises(ValueError, match=r"of another recipe \(data\.split_seed: 0 -> 1\)"):
+        claim(tmp_path / "run", replace(recipe, data=replace(data, on_bad="skip", split_seed=1)), "auto")
