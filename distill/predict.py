@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from distill.predictions import Seen
 
 WIDE = 90
-"""Columns of a window with room for long bars."""
+"""Columns of a window with room for bars."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +58,14 @@ class Predict:
         opened = open_model(self.student, processes.device)
         seen = predictions(opened, paths, batch_size=self.batch_size, top_k=self.top_k)
         names = opened.preparation.label_names
-        if self.json:
-            broken = _write(_progress(seen, len(paths)), names)
-        else:
-            broken = _show(_progress(seen, len(paths)), _spoken(names), paths)
+        try:
+            if self.json:
+                broken = _write(_progress(seen, len(paths)), names)
+            else:
+                broken = _show(_progress(seen, len(paths)), _spoken(names), paths)
+        except BrokenPipeError:  # a reader such as head has seen enough; Python's own flush at the end shall not say so
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         if broken:
             print(f"{broken:,} of {len(paths):,} images could not be read", file=sys.stderr)
             sys.exit(1)
@@ -138,22 +143,24 @@ def _table(image: Seen, names: Sequence[str], width: int, longest: int, header: 
     from rich.table import Table
     from rich.text import Text
 
-    bar = 24 if width >= WIDE else 8
-    path = max(min(longest, width * 2 // 5), len("image"))
+    bar = 24 if width >= WIDE else 0
+    path = max(min(longest, width * 9 // 20), len("image"))
     room = width - path - bar - len("100.0 %") - 2 * 3
     called = max(min(max(map(len, names), default=len("class 99999")), room), len("class"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=header)
     table.add_column("image", width=path, overflow="fold")
     table.add_column("class", width=called, no_wrap=True, overflow="ellipsis")
     table.add_column("", width=len("100.0 %"), justify="right", no_wrap=True)
-    table.add_column("", width=bar, style="cyan", no_wrap=True)
+    if bar:
+        table.add_column("", width=bar, style="cyan", no_wrap=True)
     lines = [(names[index] if names else f"class {index}", p) for index, p, _ in image.top]
-    table.add_row(
+    cells = (
         Text(image.image),  # a path or a name is a user's text and no markup
         Text("\n").join(Text(" ".join(name.split()), "bold" * (n == 0)) for n, (name, _) in enumerate(lines)),
         Text("\n".join(f"{100 * p:.1f} %" for _, p in lines)),
         Text("\n".join("━" * round(p * bar) for _, p in lines)),
     )
+    table.add_row(*cells[: len(table.columns)])
     return table
 
 
@@ -163,5 +170,5 @@ def _spoken(names: Sequence[str]) -> list[str]:
         return list(names)
     from timm.data.imagenet_info import ImageNetInfo
 
-    known = ImageNetInfo("imagenet-22k")
-    return [str(known.label_name_to_description(name)) if known.has_label(name) else name for name in names]
+    meanings: Any = ImageNetInfo("imagenet-22k").label_descriptions(as_dict=True)
+    return [meanings.get(name, name) for name in names]

@@ -42,7 +42,7 @@ def card(source: Source, facts: Facts) -> str:
         f"# {text(source.name)}",
         _introduction(source, names),
         _figures(rows),
-        _use(facts.repo or "ORG/NAME"),
+        _use(facts.repo or "ORG/NAME", "L" if source.preparation.in_chans == 1 else "RGB"),
         _preparation(source),
         _training(recipe, names, facts),
         _license(facts),
@@ -136,7 +136,7 @@ def _figures(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(["## Figures", "", *lines])
 
 
-def _use(repo: str) -> str:
+def _use(repo: str, mode: str) -> str:
     return f"""## Use
 
 With [timm](https://github.com/huggingface/pytorch-image-models):
@@ -146,7 +146,7 @@ import timm
 
 model = timm.create_model("hf-hub:{repo}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-logits = model(transform(image).unsqueeze(0))  # image: a PIL image
+logits = model(transform(image).unsqueeze(0))  # image: a PIL image of mode {mode}
 ```
 
 With {PROJECT}, as what it was trained as:
@@ -164,8 +164,8 @@ def _preparation(source: Source) -> str:
     first = f"cropped to {_size(told.view_size)} first, then resized to" if told.view_size else "cropped to"
     return (
         "## Images\n\n"
-        f"Resized ({text(told.interpolation)}) so that a centre crop keeps {told.crop_pct:g} of the shorter side, "
-        f"{first} {_size(told.img_size)}, scaled to 0..1, normalised with mean {_numbers(told.mean)} "
+        f"Resized ({text(told.interpolation)}) so that a centre crop keeps {100 * told.crop_pct:g} % of the shorter "
+        f"side, {first} {_size(told.img_size)}, scaled to 0..1, normalised with mean {_numbers(told.mean)} "
         f"and standard deviation {_numbers(told.std)}."
     )
 

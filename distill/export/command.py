@@ -142,10 +142,11 @@ class Export:
             with tempfile.TemporaryDirectory() as aside:
                 hub.write(source, Path(aside) / "student", facts)
                 self._say_upload(Path(aside) / "student", hub.FILES, console)
-            return None
-        preflight.check_folder(out.parent)
-        off = hub.write(source, out, facts)
-        console.say(f"{out}: for the hub, {_size(out)}, {_agrees(off)}; read {out / 'README.md'} before you publish it")
+        else:
+            preflight.check_folder(out.parent)
+            off = hub.write(source, out, facts)
+            readme = out / "README.md"
+            console.say(f"{out}: for the hub, {_size(out)}, {_agrees(off)}; read {readme} before you publish it")
         if self.license is None:
             whose = facts.teacher_license or "not known here"
             console.say(
@@ -153,18 +154,18 @@ class Export:
             )
         if facts.report is None:
             console.say("the card has no figures, for there is no report.json of a finished run beside the student")
-        if self.push:
+        if self.push and not self.dry_run:
             console.say(f"uploaded: {hub.push(out, self.push, private=self.private)}")
-        return None
 
     def _say_upload(self, folder: Path, files: tuple[str, ...], console: Console) -> None:
         where = f"to {self.push}{' (private, if it is new)' * self.private}" if self.push else "with --push ORG/NAME"
         rows = [(name, _size(folder / name)) for name in files]
-        console.summary(f"would be uploaded {where}", [*rows, ("together", _size(folder))])
+        console.say(f"would be uploaded {where}:")
+        console.summary("", [*rows, ("together", _size(folder))])
 
 
 def _agrees(off: float) -> str:
-    return f"agrees with the student to {off:.0e} of the largest logit"
+    return f"agrees with the student to {off:.0e} of the largest logit" if off else "equal to the student"
 
 
 def _size(place: Path) -> str:

@@ -36,7 +36,8 @@ def write(exact: Path, out: Path, images: Images, console: Console) -> dict[str,
     """Quantise the ONNX file `exact` into `out`, and return the scores of both: "float" and "int8".
 
     Matrices of weights become int8, one scale a column; what is multiplied with them is rounded to 8 bits as it comes
-    (dynamic quantisation). The patch embedding, norms and softmax stay in float. The scores are in the metadata too.
+    (dynamic quantisation), by the range of the whole batch: what it says of an image depends, a little, on the others.
+    The patch embedding, norms and softmax stay in float. The scores, in batches of 64, are in the metadata too.
     """
     from onnxruntime.quantization import quantize_dynamic
 

@@ -7,7 +7,7 @@ from typing import Any
 
 # A root, or a home, and every folder below it: what is left is the last name. A slash behind a word or another slash
 # is inside a relative path or an address ("timm/resnet50", "https://").
-_ABSOLUTE = re.compile(r"(?:file://)?(?<![\w/.])(?:~[\w.-]*)?(?:/(?!/)|[A-Za-z]:[\\/]|\\\\)(?:[^/\\\n]*[/\\])*")
+_ABSOLUTE = re.compile(r"(?:file://|(?<![\w/.])(?:~[\w.-]*)?)(?:/(?!/)|[A-Za-z]:[\\/]|\\\\)(?:[^/\\\n]*[/\\])*")
 
 
 def without_paths(value: Any) -> Any:

@@ -79,10 +79,11 @@ def check(exported: Callable[[Tensor], Tensor], source: Source, what: str, *, no
     off = 0.0
     for batch in BATCHES:
         ours = source.student(normalised[:batch])
-        off = max(off, float((exported(given[:batch]) - ours).abs().max() / ours.abs().max().clamp(min=1e-30)))
-        if not off <= TOLERANCE:  # not-a-number is no agreement either
+        share = float((exported(given[:batch]) - ours).abs().max() / ours.abs().max().clamp(min=1e-30))
+        if not share <= TOLERANCE:  # not-a-number is no agreement either
             raise ValueError(
-                f"the {what} export of {source.folder} is off by {off:.1e} of the largest logit at batch size {batch}, "
-                f"over {TOLERANCE:.0e}, and was removed; export to another format"
+                f"the {what} export of {source.folder} is off by {share:.1e} of the largest logit at batch size "
+                f"{batch}, over {TOLERANCE:.0e}, and was removed; export to another format"
             )
+        off = max(off, share)
     return off
