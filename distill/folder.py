@@ -11,6 +11,7 @@ from typing import Any, Literal
 from distill.recipe import Recipe, differences, from_json, to_json
 
 OURS = ("recipe.json", "metrics.jsonl", "checkpoints", "student", "teacher_head.safetensors", "saved_outputs.json")
+FOUND = ("bad_images.txt",)
 REPORTS = ("report.json", "report.md")
 TRACKERS = ("distill",)
 
@@ -34,7 +35,7 @@ def claim(out: Path, recipe: Recipe, resume: Literal["auto", "never"]) -> Litera
 
 def begin(out: Path, recipe: Recipe) -> None:
     """Make `out` the folder of a new run: what an earlier run wrote goes, nothing else does."""
-    for name in (*OURS, *REPORTS, *TRACKERS):
+    for name in (*OURS, *FOUND, *REPORTS, *TRACKERS):
         path = out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     for path in out.glob("teacher_head_*.safetensors"):  # one a member of an ensemble

@@ -155,6 +155,7 @@ def _distil(
     import students
     from distill.compare import report, runs
     from distill.console import clock
+    from distill.passed_over import FILE, list_bad
     from distill.summary import pairs_table, peak_memory, rows
     from distill.teaching import fitted_head, make_teacher
     from distill.train import train
@@ -197,6 +198,8 @@ def _distil(
     if accelerator.is_main_process:
         write_report(out, measured)
     console.show(report.table(measured, console.rich.width))
+    if passed_over := list_bad(plan, accelerator, out):
+        console.say(f"{passed_over:,} images could not be read and were passed over: {out / FILE}")
     if saved:
         console.say(f"the teacher was not loaded; python -m distill compare {out} measures it too")
     console.say(f"student: {out / 'student'}   report: {out / 'report.md'}")
