@@ -91,7 +91,7 @@ def image_paths(named: Sequence[str]) -> list[str]:
 def _files(match: str) -> list[str]:
     from distill.data import image_files
 
-    return image_files(Path(match)) if Path(match).is_dir() else [match]
+    return list(image_files(match)[0]) if Path(match).is_dir() else [match]
 
 
 def _progress(seen: Iterable[Seen], total: int) -> Iterable[Seen]:

@@ -55,16 +55,15 @@ def _views(
 
 def _view(path: str, transform: Transform) -> Tensor | str:
     """The view of an image [C, h, w], or why there is none."""
-    import numpy as np
-
-    from distill.data import UNLABELLED, FileImages
+    from distill.data import BadImage, open_image
 
     try:
-        image, _ = FileImages(np.array([path]), np.array([UNLABELLED]))[0]
-        return transform(image)
-    except Exception as error:  # a damaged file makes decoders raise anything
+        return transform(open_image(path))
+    except BadImage as error:
+        return error.line
+    except Exception as error:  # a file that is gone, or a picture of a shape that cannot be resized
         text = " ".join(str(error).split()) or type(error).__name__
-        return text if isinstance(error, ValueError) else f"{path} cannot be read as an image ({text})"
+        return text if isinstance(error, ValueError) else f"{path} cannot be prepared ({text})"
 
 
 def _answer(opened: Opened, batch: Sequence[tuple[str, Tensor | str]], top_k: int) -> Iterator[Seen]:

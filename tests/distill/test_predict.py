@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
+import timm.data
 import torch
 from PIL import Image
+from timm.data.imagenet_info import ImageNetInfo
 
 import students
 from distill import Views
@@ -24,9 +27,7 @@ CPU = torch.device("cpu")
 CONFIG = ViTConfig(
     img_size=(16, 24), patch_size=8, in_chans=1, num_classes=10, embed_dim=16, depth=1, num_heads=2, distilled=True
 )
-NAMES = tuple(
-    ["[bold]T-shirt[/bold]", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"]
-)
+NAMES = ("[bold]T-shirt[/bold]", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "靴")
 
 
 def model_of(config: ViTConfig):
@@ -95,11 +96,11 @@ def test_a_folder_of_any_timm_model_is_prepared_as_timm_does_and_has_imagenets_n
     from timm.models import save_for_hf
 
     torch.manual_seed(0)
-    model = timm.create_model("test_efficientnet").eval()
+    model: Any = timm.create_model("test_efficientnet").eval()
     with torch.no_grad():
         model.get_classifier().weight.normal_(std=0.5)
     save_for_hf(model, tmp_path / "cnn", safe_serialization=True)
-    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    transform: Any = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
     with torch.no_grad():
         logits = model(torch.stack([transform(Image.open(path).convert("RGB")) for path in photos]))
     seen = answers(tmp_path / "cnn", photos, top_k=1)
@@ -107,7 +108,7 @@ def test_a_folder_of_any_timm_model_is_prepared_as_timm_does_and_has_imagenets_n
     assert [one.top[0][2] for one in seen] == pytest.approx(logits.amax(1).tolist(), abs=1e-4)
     _, out, _ = command(capsys, student=tmp_path / "cnn", images=(photos[0],), json=True, top_k=1)
     index = json.loads(out)["top"][0]["class"]
-    names = timm.data.ImageNetInfo()
+    names = ImageNetInfo()
     assert json.loads(out)["top"][0]["name"] == names.index_to_label_name(index)
     _, out, _ = command(capsys, student=tmp_path / "cnn", images=(photos[0],), top_k=1)
     assert str(names.index_to_description(index))[:12] in out
@@ -198,7 +199,7 @@ def test_students_without_names_of_one_class_and_of_many(tmp_path, photos, capsy
 
 
 def test_what_cannot_answer_is_one_line(tmp_path, student, photos):
-    tiny = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    tiny: dict[str, Any] = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
     students.save(ViTConfig(**tiny, num_classes=0).build(), tmp_path / "headless")
     students.save(ViTConfig(**tiny, num_classes=2, in_chans=4).build(), tmp_path / "four")
     (tmp_path / "unfinished").mkdir()
@@ -212,9 +213,10 @@ def test_what_cannot_answer_is_one_line(tmp_path, student, photos):
     ):
         with pytest.raises(ValueError, match=says):
             open_model(tmp_path / place, CPU)
-    for option in ("top_k", "batch_size"):
-        with pytest.raises(ValueError, match=f"--{option.replace('_', '-')} is 0; use 1 or more"):
-            Predict(student=student, images=(photos[0],), **{option: 0})()
+    with pytest.raises(ValueError, match="--top-k is 0; use 1 or more"):
+        Predict(student=student, images=(photos[0],), top_k=0)()
+    with pytest.raises(ValueError, match="--batch-size is 0; use 1 or more"):
+        Predict(student=student, images=(photos[0],), batch_size=0)()
 
 
 def test_a_reader_that_has_seen_enough_ends_the_command_quietly(student, photos, tmp_path):

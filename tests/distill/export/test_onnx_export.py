@@ -124,6 +124,33 @@ def test_predictions_of_the_file_are_those_of_the_run(exported, run, val_images,
     assert [p for _, p, _ in first.top] == pytest.approx([p for _, p, _ in second.top], abs=1e-5)
 
 
+def test_the_python_of_the_page_on_students_runs_and_agrees(exported, run, val_images, tmp_path, monkeypatch):
+    import re
+    import shutil
+
+    from PIL import Image
+
+    page = (Path(REPOSITORY) / "docs" / "students.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, "runs/quickstart")
+    Path("exports").mkdir()
+    shutil.copy(exported[0], "exports/quickstart.onnx")
+    # Smooth and of the student's proportions, so that the page's own resizing changes little.
+    Image.fromarray(val_images[0]).resize((200, 280), Image.Resampling.BICUBIC).convert("RGB").save("photo.jpg")
+    (seen,) = predictions(open_model(run, torch.device("cpu")), ["photo.jpg"], batch_size=1, top_k=10)
+    logits = torch.tensor([logit for _, _, logit in sorted(seen.top)])
+    found = []
+    for block in blocks:
+        names = {}
+        exec(block, names)
+        found.append(names)
+    assert found[0]["logits"].shape == (2, 10)
+    torch.testing.assert_close(found[1]["probabilities"][0], logits.softmax(0), atol=1e-3, rtol=0)
+    torch.testing.assert_close(torch.from_numpy(found[2]["logits"][0]), logits, atol=0.05, rtol=0)
+    assert len(blocks) == 3
+
+
 def test_with_normalize_it_takes_images_in_0_to_1_and_says_so(source, tmp_path):
     off = onnx_export.write(source, tmp_path / "n.onnx", normalize=True, opset=20)
     assert off <= 1e-4
