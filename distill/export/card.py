@@ -104,13 +104,21 @@ def _introduction(source: Source, names: Sequence[str]) -> str:
     (height, width), told = config.img_hw, source.preparation
     params = sum(weight.numel() for weight in source.student.parameters())
     taught = f", taught by {_and(map(text, names))}" if names else ""
-    known = ", ".join(text(name) for name in told.label_names[:20])
-    more = f", … {len(told.label_names) - 20:,} more in config.json" if len(told.label_names) > 20 else ""
+    if not told.num_classes:
+        answers = "It has no head and answers with its embedding."
+    else:
+        answers = f"Its {told.num_classes:,} classes" + _classes(told.label_names)
     return (
         f"A Vision Transformer ({config.depth} blocks × {config.embed_dim}, {params / 1e6:.2f} M parameters) for "
-        f"{'grey' if config.in_chans == 1 else 'colour'} images of {height}×{width} px{taught}. "
-        f"Its {told.num_classes:,} classes" + (f": {known}{more}." if known else " have no names in config.json.")
+        f"{'grey' if config.in_chans == 1 else 'colour'} images of {height}×{width} px{taught}. {answers}"
     )
+
+
+def _classes(names: Sequence[str], most: int = 20) -> str:
+    if not names:
+        return " have no names in config.json."
+    more = f", … {len(names) - most:,} more in config.json" if len(names) > most else ""
+    return f": {', '.join(map(text, names[:most]))}{more}."
 
 
 def _figures(rows: Sequence[dict[str, Any]]) -> str:

@@ -55,6 +55,8 @@ def save(source: Source, folder: Path) -> float:
 
 def check_folder(out: Path, ours: tuple[str, ...]) -> None:
     """ValueError unless a folder is new, or holds only what an export put there."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; name a folder with --out")
     if out.is_dir():
         others = sorted(entry.name for entry in out.iterdir() if entry.name not in ours)
         if others:

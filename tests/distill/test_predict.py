@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import timm
-import timm.data
 import torch
 from PIL import Image
+from timm.data.config import resolve_model_data_config
 from timm.data.imagenet_info import ImageNetInfo
+from timm.data.transforms_factory import create_transform
 
 import students
 from distill import Views
@@ -100,7 +101,7 @@ def test_a_folder_of_any_timm_model_is_prepared_as_timm_does_and_has_imagenets_n
     with torch.no_grad():
         model.get_classifier().weight.normal_(std=0.5)
     save_for_hf(model, tmp_path / "cnn", safe_serialization=True)
-    transform: Any = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    transform: Any = create_transform(**resolve_model_data_config(model))
     with torch.no_grad():
         logits = model(torch.stack([transform(Image.open(path).convert("RGB")) for path in photos]))
     seen = answers(tmp_path / "cnn", photos, top_k=1)

@@ -187,13 +187,15 @@ def test_a_folder_with_other_things_is_not_written_into(home, run, source):
     for form in ("timm", "hub"):
         with pytest.raises(ValueError, match=r"holds thesis\.tex, which is no export of ours"):
             Export(student=run, to=form, out=home / "out")()
+    with pytest.raises(ValueError, match=r"thesis\.tex is a file; name a folder with --out"):
+        Export(student=run, to="timm", out=home / "out" / "thesis.tex")()
     other = replace(source, student=replace(source.student.config, qk_scale=0.5).build().eval())
     with pytest.raises(ValueError, match=r"timm has no words for .* use --to onnx or pt2"):
         timm_export.write(other, home / "new")
     assert not (home / "new").exists()
 
 
-def test_the_card_of_a_headless_name_or_of_many_classes_stays_short(source, run):
+def test_the_card_of_many_classes_stays_short_and_none_have_no_list(source):
     many = tuple(f"class {n}" for n in range(1200))
     facts = hub.gather(source, license=None, license_name=None, license_link=None, datasets=(), repo=None)
     told = replace(source.preparation, num_classes=1200, label_names=many)
@@ -203,6 +205,8 @@ def test_the_card_of_a_headless_name_or_of_many_classes_stays_short(source, run)
     assert "class 20" not in page
     nameless = card(replace(source, preparation=replace(told, label_names=())), facts)
     assert "Its 1,200 classes have no names in config.json." in nameless
+    headless = card(replace(source, preparation=replace(told, num_classes=0, label_names=())), facts)
+    assert "It has no head and answers with its embedding." in headless
 
 
 @pytest.mark.parametrize(
