@@ -115,6 +115,13 @@ def test_a_folder_of_any_timm_model_is_prepared_as_timm_does_and_has_imagenets_n
     assert str(names.index_to_description(index))[:12] in out
 
 
+def test_a_students_folder_tells_the_size_of_views_where_it_is_another(student, tmp_path):
+    assert json.loads((student / "config.json").read_text())["view_size"] == [20, 30]
+    same = students.save(model_of(CONFIG), tmp_path / "same", view_size=(16, 24))
+    assert "view_size" not in json.loads((same / "config.json").read_text())
+    assert students.load(student).config == CONFIG
+
+
 @pytest.mark.parametrize("batch_size", [1, 5, 12])
 def test_answers_come_in_order_whatever_the_batch_size(student, photos, batch_size):
     exact, parts = answers(student, photos), answers(student, photos, batch_size=batch_size)
