@@ -120,20 +120,24 @@ def _write(seen: Iterable[Seen], names: Sequence[str]) -> int:
             }
             for index, probability, logit in image.top
         ]
-        print(json.dumps({"image": image.image, "top": top}, ensure_ascii=False))
+        # A file's name need be no text; what cannot be printed is spelt out.
+        odd = not image.image.isprintable()
+        print(json.dumps({"image": image.image, "top": top}, ensure_ascii=odd))
     return broken
 
 
 def _show(seen: Iterable[Seen], names: Sequence[str], paths: Sequence[str]) -> int:
     from distill.console import Console
+    from distill.data.bad import printable
 
     console, broken, header = Console().rich, 0, True
+    longest = max(len(printable(path)) for path in paths)
     for image in seen:
         if image.error is not None:
             broken += 1
             print(f"error: {image.error}", file=sys.stderr)
             continue
-        console.print(_table(image, names, console.width, max(map(len, paths)), header))
+        console.print(_table(image, names, console.width, longest, header))
         header = False
     return broken
 
@@ -142,6 +146,8 @@ def _table(image: Seen, names: Sequence[str], width: int, longest: int, header: 
     """One image. Every table of a command has the same columns, so that images can be shown as they are done."""
     from rich.table import Table
     from rich.text import Text
+
+    from distill.data.bad import printable
 
     bar = 24 if width >= WIDE else 0
     path = max(min(longest, width * 9 // 20), len("image"))
@@ -155,7 +161,7 @@ def _table(image: Seen, names: Sequence[str], width: int, longest: int, header: 
         table.add_column("", width=bar, style="cyan", no_wrap=True)
     lines = [(names[index] if names else f"class {index}", p) for index, p, _ in image.top]
     cells = (
-        Text(image.image),  # a path or a name is a user's text and no markup
+        Text(printable(image.image)),  # a path or a name is a user's text and no markup
         Text("\n").join(Text(" ".join(name.split()), "bold" * (n == 0)) for n, (name, _) in enumerate(lines)),
         Text("\n".join(f"{100 * p:.1f} %" for _, p in lines)),
         Text("\n".join("━" * round(p * bar) for _, p in lines)),

@@ -167,6 +167,19 @@ def test_files_folders_and_globs_name_images_once_and_in_order(student, photos, 
             image_paths(named)
 
 
+def test_a_file_whose_name_is_no_text_is_shown_all_the_same(student, photos, tmp_path, capsys):
+    odd = os.fsdecode(b"caf\xe9.png")
+    os.link(photos[0], odd)
+    with open(tmp_path / "out.txt", "w", encoding="utf-8") as strict:  # as a terminal is; a capture takes anything
+        code, out, _ = command(capsys, student=student, images=(odd,), json=True)
+        strict.write(out)
+        assert (code, json.loads(out)["image"]) == (0, odd)
+        code, out, _ = command(capsys, student=student, images=(odd,))
+        strict.write(out)
+    assert code == 0
+    assert out.splitlines()[1].startswith("caf\\udce9.png ")
+
+
 def test_json_is_one_object_a_line_with_names_and_probabilities(student, photos, capsys):
     code, out, err = command(capsys, student=student, images=("photos",), json=True, top_k=99)
     lines = [json.loads(line) for line in out.splitlines()]
