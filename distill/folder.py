@@ -25,6 +25,8 @@ def claim(out: Path, recipe: Recipe, resume: Literal["auto", "never"]) -> Litera
     if resume == "never":
         return "begin"
     changed = differences(json.loads((out / "recipe.json").read_text()), to_json(recipe))
+    # A run that was stopped by a bad image had met none before, so it may go on and pass over it.
+    changed = [change for change in changed if not change.startswith("data.on_bad: ")]
     if changed:
         raise ValueError(
             f"{out} holds a run of another recipe ({'; '.join(changed[:3])}{' …' if len(changed) > 3 else ''}); "
