@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import runpy
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FunctionType
 from typing import Literal
 
 import tyro
@@ -40,9 +38,10 @@ class Compare:
         from distill.console import Console
         from distill.job import write_report
         from distill.loader import cores
+        from distill.script import import_as_main
 
         if self.script is not None:
-            _import_as_main(self.script)
+            import_as_main(self.script)
         accelerator = Accelerator()
         if accelerator.device.type == "cpu":
             torch.set_num_threads(cores())
@@ -93,23 +92,20 @@ class TeacherOfYourClasses:
         carry_out(self.kind, self.recipe, options)
 
 
-def _import_as_main(script: Path) -> None:
-    # A class or function of a script that was run is known to recipe.json as one of __main__.
-    sys.path.insert(0, str(script.resolve().parent))  # as for a script that is run, which may import its neighbours
-    try:
-        names = runpy.run_path(str(script), run_name="__recipe__")
-    except OSError as error:
-        raise ValueError(f"the script {script} cannot be read ({error.strerror}); name the recipe's file") from None
-    for name, value in names.items():
-        if isinstance(value, type) or (isinstance(value, FunctionType) and value.__module__ == "__recipe__"):
-            setattr(sys.modules["__main__"], name, value)
-
-
 def main() -> None:
     """Parse the command line and do what it says; a user's error is one line and exit code 2."""
+    from distill.export.command import Export
+    from distill.predict import Predict
     from distill.saved.command import Save
 
-    commands = {"compare": Compare, "losses": Losses, "save": Save, "teacher": TeacherOfYourClasses}
+    commands = {
+        "compare": Compare,
+        "export": Export,
+        "losses": Losses,
+        "predict": Predict,
+        "save": Save,
+        "teacher": TeacherOfYourClasses,
+    }
     arguments = sys.argv[1:]
     try:
         # Which options a recipe has is known only to its script, so what stands behind the script is parsed by it.

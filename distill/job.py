@@ -187,6 +187,7 @@ def _distil(
             label_names=plan.classes,
             crop_pct=recipe.views.crop_pct,
             interpolation=recipe.views.val_interpolation,
+            view_size=recipe.view_size,
         )
     accelerator.wait_for_everyone()
 

@@ -1,10 +1,12 @@
-"""The recipe that a script builds, without running what the script does under `__main__`."""
+"""The recipe that a script builds, and the classes in it, without running what it does under `__main__`."""
 
 from __future__ import annotations
 
 import importlib.util
+import runpy
 import sys
 from pathlib import Path
+from types import FunctionType
 
 from distill.recipe import Recipe
 
@@ -23,3 +25,16 @@ def recipe_of(script: Path) -> Recipe:
     if not isinstance(recipe, Recipe):
         raise ValueError(f"{script} has no Recipe named recipe; write recipe = Recipe(...) and then run(recipe) in it")
     return recipe
+
+
+def import_as_main(script: Path) -> None:
+    """Make the classes and functions of a script those of the running program, as in a run of it."""
+    # A class or function of a script that was run is known to recipe.json as one of __main__.
+    sys.path.insert(0, str(script.resolve().parent))  # as for a script that is run, which may import its neighbours
+    try:
+        names = runpy.run_path(str(script), run_name="__recipe__")
+    except OSError as error:
+        raise ValueError(f"the script {script} cannot be read ({error.strerror}); name the recipe's file") from None
+    for name, value in names.items():
+        if isinstance(value, type) or (isinstance(value, FunctionType) and value.__module__ == "__recipe__"):
+            setattr(sys.modules["__main__"], name, value)

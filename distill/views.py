@@ -142,9 +142,16 @@ def train_transform(views: Views, img_size: tuple[int, int], in_chans: int, mean
 
 def val_transform(views: Views, img_size: tuple[int, int], in_chans: int) -> Transform:
     """Image -> the one view [C, H, W], uint8, that validation uses: shorter side resized, centre cropped."""
+    return plain_transform(img_size, in_chans, crop_pct=views.crop_pct, interpolation=views.val_interpolation)
+
+
+def plain_transform(
+    img_size: tuple[int, int], in_chans: int, *, crop_pct: float, interpolation: str, crop_mode: str = "center"
+) -> Transform:
+    """Image -> its one view [C, H, W], uint8, without anything random; all words are timm's."""
     from timm.data.transforms import MaybePILToTensor
 
-    place, to_tensor = _centre_crop(views, img_size, views.crop_pct), MaybePILToTensor()
+    place, to_tensor = _place(img_size, crop_pct, interpolation, crop_mode), MaybePILToTensor()
     return lambda image: to_tensor(place(with_channels(image, in_chans)))
 
 
@@ -166,11 +173,17 @@ def _random_crop(views: Views, img_size: tuple[int, int]) -> Callable[[Image], I
 
 
 def _centre_crop(views: Views, img_size: tuple[int, int], crop_pct: float) -> Callable[[Image], Image]:
+    return _place(img_size, crop_pct, views.val_interpolation)
+
+
+def _place(
+    img_size: tuple[int, int], crop_pct: float, interpolation: str, crop_mode: str = "center"
+) -> Callable[[Image], Image]:
     from timm.data.transforms_factory import transforms_imagenet_eval
     from torchvision.transforms import Compose
 
     steps = transforms_imagenet_eval(
-        img_size, crop_pct=crop_pct, interpolation=views.val_interpolation, normalize=False
+        img_size, crop_pct=crop_pct, crop_mode=crop_mode, interpolation=interpolation, normalize=False
     )
     return Compose(steps.transforms[:-1])  # all but the last, which makes a tensor
 

@@ -20,6 +20,7 @@ from students.sizes import VIT_BASE, VIT_HUGE, VIT_LARGE, VIT_SMALL, VIT_TINY, V
 from students.vit import ViT
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+STUDENT = "student"  # the folder inside a run folder
 TIMM_SIZES = {"tiny": VIT_TINY, "small": VIT_SMALL, "base": VIT_BASE, "large": VIT_LARGE, "huge": VIT_HUGE}
 TIMM_NAME = re.compile(r"(vit|deit)_(tiny|small|base|large|huge)(_distilled)?_patch(\d+)_(\d+)(\..*)?")
 # What timm's VisionTransformer has no word for, or a word elsewhere in config.json.
@@ -33,12 +34,14 @@ def save(
     label_names: Sequence[str] = (),
     crop_pct: float = 1.0,
     interpolation: str = "bicubic",
+    view_size: tuple[int, int] | None = None,
 ) -> Path:
     """Write the student to a folder that `load` and `timm.create_model("local-dir:FOLDER", pretrained=True)` read.
 
     Both give the student's outputs. timm has no words for qk_scale, representation_size, and a distillation token
     without a class token or with averaging; such a student is saved as architecture "students.ViT", for `load` only.
     label_names: one a class, or none. crop_pct, interpolation: how images are prepared, in timm's words.
+    view_size: (height, width) that an image is cropped to before it is resized to img_size; None: they are the same.
     The folder is written aside and moved into place, so what was there before stays whole if writing fails.
     Returns the folder. ValueError if label_names do not fit.
     """
@@ -48,6 +51,8 @@ def save(
             f"{len(label_names)} label_names for {model.config.num_classes} classes; give one each, or none"
         )
     config = _timm_config(model.config, list(label_names), crop_pct, interpolation)
+    if view_size is not None and tuple(view_size) != model.config.img_hw:
+        config["view_size"] = list(view_size)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     student = json.dumps(dataclasses.asdict(model.config))
 
@@ -69,7 +74,7 @@ def save(
 
 
 def load(folder: str | Path, **overrides: Any) -> ViT:
-    """The student in a folder, or in a .safetensors file, in eval mode and on the CPU.
+    """The student in a folder, a run folder or a .safetensors file, in eval mode and on the CPU.
 
     Reads what `save` wrote, and timm's folders of a plain ViT or DeiT (`vit_tiny_patch16_224` …).
     overrides: fields of `ViTConfig` to change. With another img_size the position embedding is resized; with another
@@ -108,6 +113,8 @@ def _fit(model: ViT, saved: ViTConfig, weights: dict[str, Tensor], new_head: set
 def _weights_file(path: Path) -> Path:
     if path.is_file():
         return path
+    if (path / STUDENT / CONFIG).is_file():
+        path = path / STUDENT
     if not path.is_dir():
         raise ValueError(f"there is no folder {path}; give one with {CONFIG} and {WEIGHTS}")
     found = [path / WEIGHTS] if (path / WEIGHTS).is_file() else sorted(path.glob("*.safetensors"))
