@@ -74,6 +74,27 @@ class Losses:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recipes:
+    """List the recipes of a folder: teacher, student, data, losses, epochs and what was measured."""
+
+    folder: tyro.conf.Positional[Path | None] = None
+    """Where they are; None: recipes in this folder, or in the checkout of this package. The scripts are imported."""
+    markdown: bool = False
+    """Print the table of recipes/README.md instead."""
+
+    def __call__(self) -> None:
+        from distill import shelf
+        from distill.console import Console
+
+        console = Console()
+        recipes, broken = shelf.shelved(shelf.folder(self.folder))
+        if self.markdown:
+            console.say("\n".join(shelf.markdown(recipes)))
+        else:
+            console.show(shelf.page(recipes, broken, console.rich.width))
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeacherOfYourClasses:
     """Make a teacher of your classes: fit a head on its frozen features, or fine-tune all of it.
 
@@ -109,7 +130,13 @@ def main() -> None:
     """Parse the command line and do what it says; a user's error is one line and exit code 2."""
     from distill.saved.command import Save
 
-    commands = {"compare": Compare, "losses": Losses, "save": Save, "teacher": TeacherOfYourClasses}
+    commands = {
+        "compare": Compare,
+        "losses": Losses,
+        "recipes": Recipes,
+        "save": Save,
+        "teacher": TeacherOfYourClasses,
+    }
     arguments = sys.argv[1:]
     try:
         # Which options a recipe has is known only to its script, so what stands behind the script is parsed by it.
