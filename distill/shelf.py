@@ -24,16 +24,30 @@ NOT_YET = "not yet measured"
 
 @dataclass(frozen=True, kw_only=True)
 class Shelved:
-    """What one recipe is about, in words. script: its path in the folder."""
+    """What one recipe is about, in words.
+
+    script: its path in the folder. fitted: whether the teacher's head is. losses: each with its weight and its kind.
+    """
 
     script: str
-    title: str
     teacher: str
+    fitted: bool
     student: str
     data: str
     losses: str
+    terms: str
     epochs: int
     top1: str
+
+    @property
+    def architecture(self) -> str:
+        """The teacher's name without the tag of its weights."""
+        return self.teacher.partition(".")[0]
+
+    @property
+    def images(self) -> str:
+        """The data without its kind."""
+        return self.data.rpartition(" ")[2]
 
 
 def folder(named: Path | None) -> Path:
@@ -81,13 +95,15 @@ def _builds_recipe(tree: ast.Module) -> bool:
 
 def _described(name: str, docstring: str, recipe: Recipe) -> Shelved:
     teacher = recipe.teacher
+    losses = {name: loss for name, loss in recipe.losses.items() if loss.weight}
     return Shelved(
         script=name,
-        title=docstring.partition("\n")[0].rstrip("."),
-        teacher="none" if teacher is None else teacher.name + (", head fitted" if teacher.head == "fit" else ""),
+        teacher=teacher.name if teacher else "none",
+        fitted=teacher is not None and teacher.head == "fit",
         student=student_name(recipe.student),
         data=data_name(recipe.data),
-        losses=" + ".join(f"{loss.weight:g} {type(loss).__name__}" for loss in recipe.losses.values() if loss.weight),
+        losses=" + ".join(f"{loss.weight:g} {type(loss).__name__}" for loss in losses.values()),
+        terms=", ".join(losses),
         epochs=recipe.optim.epochs,
         top1=measured(docstring),
     )
@@ -111,7 +127,7 @@ def student_name(config: sizes.ViTConfig) -> str:
 def data_name(data: Any) -> str:
     """A data set's kind, and the name or the end of the path that is its first field."""
     first = getattr(data, fields(data)[0].name, "") if fields(data) else ""
-    return f"{type(data).__name__} {Path(first).name if isinstance(first, str) else first}".strip()
+    return f"{type(data).__name__} {Path(first).name if isinstance(first, str) else ''}".strip()
 
 
 def measured(docstring: str) -> str:
@@ -129,60 +145,52 @@ def page(recipes: Sequence[Shelved], broken: Sequence[str], width: int) -> Rende
     if not recipes:
         return Group("no recipes here", *notes)
     shown = _table(recipes) if width >= WIDE else _blocks(recipes)
-    return Group(shown, Text(), *notes)
-
-
-COLUMNS = ("recipe", "teacher", "student", "data", "losses", "epochs", "top-1")
-
-
-def _cells(recipe: Shelved) -> tuple[str, ...]:
-    return (
-        recipe.script,
-        recipe.teacher,
-        recipe.student,
-        recipe.data,
-        recipe.losses,
-        f"{recipe.epochs:,}",
-        recipe.top1,
-    )
+    return Group(shown, *notes)
 
 
 def _table(recipes: Sequence[Shelved]) -> RenderableType:
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for column in COLUMNS:
-        shown.add_column(
-            column,
-            style="cyan" if column == "recipe" else None,
-            justify="right" if column == "epochs" else "left",
-            overflow="fold",
-            no_wrap=column in ("recipe", "epochs"),
-        )
+    for column in ("recipe", "teacher", "student", "data", "losses", "epochs", "top-1"):
+        shown.add_column(column, justify="right" if column in ("epochs", "top-1") else "left", overflow="fold")
+    section = ""
     for recipe in recipes:
-        shown.add_row(*map(escape, _cells(recipe)))
-    return shown
+        place, _, name = recipe.script.rpartition("/")
+        if place != section:
+            section = place
+            shown.add_row(Text(f"{place}/", "bold"))
+        fitted = "*" * recipe.fitted
+        top1 = "–" if recipe.top1 == NOT_YET else recipe.top1
+        cells = (recipe.architecture + fitted, recipe.student, recipe.images, recipe.terms, f"{recipe.epochs:,}", top1)
+        shown.add_row(Text(" " * 2 * bool(place) + name, "cyan"), *map(escape, cells))
+    return Group(shown, Text("* its head is fitted on the data.  – not yet measured.", "dim"))
 
 
 def _blocks(recipes: Sequence[Shelved]) -> RenderableType:
     parts: list[RenderableType] = []
     for recipe in recipes:
-        parts.append(Text(recipe.script, style="bold cyan"))
         facts = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
         facts.add_column(style="dim", no_wrap=True)
         facts.add_column(overflow="fold")
-        trained = f"{recipe.epochs:,} epochs on {recipe.data}: {recipe.losses}"
-        for name, value in (("  from", recipe.teacher), ("  to", f"{recipe.student}; top-1 {recipe.top1}")):
-            facts.add_row(name, escape(value))
-        facts.add_row("  by", escape(trained))
-        parts.append(facts)
+        facts.add_row("  from", escape(recipe.architecture + ", head fitted" * recipe.fitted))
+        facts.add_row("  to", escape(f"{recipe.student}; {recipe.terms}"))
+        facts.add_row("  on", escape(f"{recipe.images}, {recipe.epochs:,} epochs; top-1 {recipe.top1}"))
+        parts += [Text(recipe.script, style="bold cyan"), facts]
     return Group(*parts)
 
 
 def markdown(recipes: Sequence[Shelved]) -> list[str]:
     """The table of recipes/README.md, a line each, its scripts as links."""
-    lines = ["| " + " | ".join(name.capitalize() for name in COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
-    for recipe in recipes:
-        script, teacher, *rest = (cell.replace("|", "\\|") for cell in _cells(recipe))
-        name, _, fitted = teacher.partition(", ")
-        of_teacher = f"`{name}`" + (f", {fitted}" if fitted else "")
-        lines.append("| " + " | ".join([f"[{script}]({script})", of_teacher, *rest]) + " |")
-    return lines
+    head = ("Recipe", "Teacher", "Student", "Data", "Losses", "Epochs", "Top-1")
+    rows = [
+        (
+            f"[{recipe.script}]({recipe.script})",
+            f"`{recipe.teacher}`" + ", head fitted" * recipe.fitted,
+            recipe.student,
+            recipe.data,
+            recipe.losses,
+            f"{recipe.epochs:,}",
+            recipe.top1,
+        )
+        for recipe in recipes
+    ]
+    return ["| " + " | ".join(row) + " |" for row in (head, ("---",) * len(head), *rows)]
