@@ -7,18 +7,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distill import losses
-    from distill.data import Arrays, Folder
+    from distill.data import Arrays, Folder, HuggingFace, Shards, Synthetic, Torchvision
     from distill.job import run
     from distill.recipe import Optim, Recipe
     from distill.unlabelled import Unlabelled
     from distill.views import Views
     from students import Outputs
 
-__all__ = ["Arrays", "Folder", "Optim", "Outputs", "Recipe", "Unlabelled", "Views", "losses", "run"]
+__all__ = [
+    "Arrays",
+    "Folder",
+    "HuggingFace",
+    "Optim",
+    "Outputs",
+    "Recipe",
+    "Shards",
+    "Synthetic",
+    "Torchvision",
+    "Unlabelled",
+    "Views",
+    "losses",
+    "run",
+]
 
 _HOMES = {
     "Arrays": "distill.data",
     "Folder": "distill.data",
+    "HuggingFace": "distill.data",
+    "Shards": "distill.data",
+    "Synthetic": "distill.data",
+    "Torchvision": "distill.data",
     "Optim": "distill.recipe",
     "Outputs": "students.outputs",
     "Recipe": "distill.recipe",

@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
-from distill.data import UNLABELLED, Images
-from distill.views import Transform, at_address, order
+from distill.data import UNLABELLED, BadImages, Images
+from distill.views import Transform, at_address, derived_seed, order
 
 
 @dataclass(frozen=True)
 class Batch:
     """Views [B, C, H, W] and labels [B], None if unlabelled, of the images at `position` … of an epoch's order.
 
-    index: [B], of each image in the set. epoch: the one whose order, views and mixtures are shown.
+    index: [B], of each image in the set. epoch: the one whose order, views and mixtures are shown. An image that
+    cannot be read and is passed over has its own index and address, and another's picture and label.
     """
 
     views: Tensor
@@ -65,6 +68,26 @@ class Layout:
                 yield epoch, step_in_epoch * self.batch_size + part * self.part
 
 
+class Order(Protocol):
+    """Indices of images, cut by slices."""
+
+    def __getitem__(self, part: slice, /) -> np.ndarray: ...
+
+
+def order_of(images: Images, seed: int, epoch: int) -> Order:
+    """The order in which an epoch shows images: their own where they have one, for those that are costly to jump in."""
+    own = getattr(images, "order", None)
+    return order(seed, epoch, len(images)) if own is None else own(derived_seed(seed, epoch, "order"))
+
+
+def bad_images(images: Images) -> BadImages | None:
+    """What was passed over of a set, or of the set that this is a part of; None if it passes nothing over."""
+    whole: Any = images
+    while isinstance(whole, Subset):
+        whole = whole.dataset
+    return getattr(whole, "bad", None)
+
+
 class _Addressed(Dataset[tuple[Tensor, int, int]]):
     """Views by address (epoch, index)."""
 
@@ -82,18 +105,25 @@ class _Addressed(Dataset[tuple[Tensor, int, int]]):
         with at_address(self.seed, epoch, index):
             return self.transform(image), label, index
 
+    def collate(self, samples: list[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor | None, Tensor, tuple[str, ...]]:
+        """Views, labels and indices of a batch, and the bad images that this process has come across since the last."""
+        views, labels, index = zip(*samples, strict=True)
+        known = None if UNLABELLED in labels else torch.tensor(labels)
+        bad = bad_images(self.images)
+        return torch.stack(views), known, torch.tensor(index), bad.untold() if bad else ()
+
 
 class _Addresses:
     """A batch sampler: the addresses of `size` images at each (epoch, position) in turn."""
 
-    def __init__(self, parts: Iterable[tuple[int, int]], size: int, seed: int, images: int) -> None:
+    def __init__(self, parts: Iterable[tuple[int, int]], size: int, seed: int, images: Images) -> None:
         self.parts, self.size, self.seed, self.images = parts, size, seed, images
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         current, indices = -1, None
         for epoch, position in self.parts:
             if epoch != current:
-                current, indices = epoch, order(self.seed, epoch, self.images)
+                current, indices = epoch, order_of(self.images, self.seed, epoch)
             assert indices is not None
             yield [(epoch, int(index)) for index in indices[position : position + self.size]]
 
@@ -117,8 +147,8 @@ def batches_at(
     workers: int,
 ) -> Iterator[Batch]:
     """The `size` images at each (epoch, position) in turn; `parts` is asked twice and says the same."""
-    loader = _loader(_Addressed(images, transform, seed), _Addresses(parts(), size, seed, len(images)), workers)
-    for (epoch, position), (views, labels, index) in zip(parts(), loader, strict=True):
+    loader = _loader(_Addressed(images, transform, seed), _Addresses(parts(), size, seed, images), workers)
+    for (epoch, position), (views, labels, index) in zip(parts(), _told(loader, images), strict=True):
         yield Batch(views, labels, index, epoch, position)
 
 
@@ -139,7 +169,7 @@ def in_order(
     indices = range(process, len(images), processes)
     parts = [[(0, i) for i in indices[start : start + batch_size]] for start in range(0, len(indices), batch_size)]
     loader = _loader(_Addressed(images, transform, seed), parts, workers)
-    for part, (views, labels, index) in zip(parts, loader, strict=True):
+    for part, (views, labels, index) in zip(parts, _told(loader, images), strict=True):
         yield Batch(views, labels, index, 0, part[0][1])
 
 
@@ -158,12 +188,14 @@ def _loader(dataset: _Addressed, parts, workers: int) -> DataLoader:
         dataset,
         batch_sampler=parts,
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=dataset.collate,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def _collate(samples: list[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor | None, Tensor]:
-    views, labels, index = zip(*samples, strict=True)
-    known = None if UNLABELLED in labels else torch.tensor(labels)
-    return torch.stack(views), known, torch.tensor(index)
+def _told(loader: DataLoader, images: Images) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+    bad = bad_images(images)
+    for views, labels, index, lines in loader:
+        if bad:
+            bad.add(lines)
+        yield views, labels, index

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from distill.console import Console
 from distill.data import Images
-from distill.loader import in_order
+from distill.loader import in_order, order_of
 from distill.recipe import Recipe, to_json
-from distill.views import order, train_transform, val_transform
+from distill.views import train_transform, val_transform
 from teachers import Custom, Ensemble, FrozenTeacher, Head, Teacher, fit_head
 from teachers.ensemble import AnyTeacher, members
 from teachers.frozen_ensemble import AnyFrozen, split_layers
@@ -143,7 +143,7 @@ def _first_views(recipe: Recipe, images: Images | None, count: int = 8) -> Tenso
 def _fit(plan: Plan, teacher: FrozenTeacher, accelerator: Accelerator, console: Console, workers: int) -> Head:
     student, views = plan.recipe.student, plan.recipe.views
     config = _single(plan)
-    chosen = order(HEAD_SEED, 0, len(plan.train))[: config.fit_images]
+    chosen = order_of(plan.train, HEAD_SEED, 0)[: config.fit_images]
     images = cast(Images, torch.utils.data.Subset(cast(Any, plan.train), chosen.tolist()))
     plain = val_transform(views, plan.recipe.view_size, student.in_chans)
     random = train_transform(views, plan.recipe.view_size, student.in_chans, student.input_mean, student.input_std)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distill.data import UNLABELLED, FileImages, Images, class_folders, files_digest, image_files
+from distill.data.bad import OnBad
+from distill.data.contract import UNLABELLED, Images
+from distill.data.files import FileImages, Paths, class_folders, files_digest, image_files
 
 if TYPE_CHECKING:
     from distill.recipe import Recipe
@@ -34,6 +36,8 @@ class Unlabelled:
     label_names: tuple[str, ...] = ()
     """Class folders of val_root in the order of the teacher's logits; none: as the teacher names its classes, or, where
     it names none, in alphabetical order."""
+    on_bad: OnBad = "error"
+    """An image that cannot be read ends the run, or is listed in bad_images.txt and replaced by the next one."""
 
     def __post_init__(self) -> None:
         for name in ("root", "val_root"):
@@ -74,31 +78,40 @@ class Unlabelled:
         root = _folder(self.val_root, "--data.val-root")
         folders = class_folders(root)
         if not folders:
-            return _images(root, image_files(root))
+            return self._images(root, image_files(root)[0])
         # A folder that is no class of the teacher was refused, so each folder is among the names.
         index = {name: label for label, name in enumerate(self.label_names or folders)}
-        files = [(file, index[name]) for name in folders for file in image_files(root / name)]
-        return FileImages(np.array([file for file, _ in files]), np.array([label for _, label in files]))
+        paths, counts = image_files(*(root / name for name in folders))
+        return FileImages(paths, np.repeat([index[name] for name in folders], counts), self.on_bad)
 
     def fingerprint(self) -> str:
-        return files_digest(self.train(), self.val())
+        return files_digest(*(self._split() if self.val_root is None else (self.train(), self.val())))
 
     def _rest(self) -> FileImages:
         root = _folder(self.root, "--data.root")
         held = Path(str(self.val_root))
-        return _images(root, [file for file in image_files(root) if not Path(file).is_relative_to(held)])
+        paths, _ = image_files(root)
+        if held.is_relative_to(root):
+            apart = np.array([Path(folder).is_relative_to(held) for folder in paths.folders], dtype=bool)
+            paths = paths[np.flatnonzero(~apart[paths.folder])]
+        return self._images(root, paths)
 
     def _split(self) -> tuple[FileImages, FileImages]:
         if not 0 < self.val_fraction < 1:
             raise ValueError(f"val_fraction is {self.val_fraction}; use a share between 0 and 1")
         root = _folder(self.root, "--data.root")
-        images = _images(root, image_files(root))
+        images = self._images(root, image_files(root)[0])
         if len(images) < 2:
             raise ValueError(f"{root} holds one image; a split needs 2 or more")
         count = min(max(round(len(images) * self.val_fraction), 1), len(images) - 1)
         is_val = np.zeros(len(images), dtype=bool)
         is_val[np.random.default_rng(self.split_seed).permutation(len(images))[:count]] = True
         return images.where(~is_val), images.where(is_val)
+
+    def _images(self, root: Path, paths: Paths) -> FileImages:
+        if not len(paths):
+            raise ValueError(f"{root} holds no images; name a folder that has some, at any depth")
+        return FileImages(paths, np.full(len(paths), UNLABELLED), self.on_bad)
 
 
 def labelled(images: Images) -> bool:
@@ -133,9 +146,3 @@ def _folder(path: str, option: str) -> Path:
     if not Path(path).is_dir():
         raise ValueError(f"there is no folder {path}; name a folder of images with {option}")
     return Path(path)
-
-
-def _images(root: Path, files: list[str]) -> FileImages:
-    if not files:
-        raise ValueError(f"{root} holds no images; name a folder that has some, at any depth")
-    return FileImages(np.array(files), np.full(len(files), UNLABELLED))

@@ -48,7 +48,7 @@ def test_folder_turns_an_image_as_its_camera_says(tmp_path):
     pixels = np.zeros((4, 2), dtype=np.uint8)
     pixels[:, 0] = 255
     Image.fromarray(pixels).save(tmp_path / "a" / "turned.png", exif=exif)
-    images = Folder(root=str(tmp_path))._index(tmp_path)
+    images = Folder(root=str(tmp_path))._index(tmp_path, ("a", "b"))
     turned, _ = images[[str(path).endswith("turned.png") for path in images.paths].index(True)]
     assert np.asarray(turned).tolist() == [[255] * 4, [0] * 4]
 
@@ -124,6 +124,6 @@ def test_a_broken_image_is_named(tmp_path):
     make_folder(tmp_path, {"a": 2, "b": 2})
     broken = tmp_path / "a" / "0.png"
     broken.write_bytes(broken.read_bytes()[:40])
-    images = Folder(root=str(tmp_path))._index(tmp_path)
+    images = Folder(root=str(tmp_path))._index(tmp_path, ("a", "b"))
     with pytest.raises(ValueError, match=r"a/0\.png cannot be read as an image"):
         images[0]

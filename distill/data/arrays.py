@@ -1,0 +1,100 @@
+"""Images held in memory, and the .npz file that they come from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distill.data.contract import UNLABELLED
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrays:
+    """Images in one .npz file.
+
+    It holds train_images, val_images (uint8, [N, H, W] grey or [N, H, W, 3]), train_labels, val_labels (integers [N])
+    and classes (strings). Without train_labels and classes it is unlabelled.
+    """
+
+    path: str
+    """The .npz file."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", str(Path(self.path).absolute()))  # recipe.json is read from other folders
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        with self._open() as file:
+            return tuple(str(name) for name in file["classes"]) if "classes" in file else ()
+
+    def train(self) -> ArrayImages:
+        return self._split("train")
+
+    def val(self) -> ArrayImages:
+        return self._split("val")
+
+    def fingerprint(self) -> str:
+        with self._open():  # for its error
+            pass
+        with Path(self.path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _open(self):
+        try:
+            # Pickled objects inside would run code, so they are not allowed.
+            return np.load(self.path, allow_pickle=False)
+        except FileNotFoundError:
+            raise ValueError(f"there is no file {self.path}; name an .npz file with --data.path") from None
+        except (OSError, ValueError):
+            raise ValueError(
+                f"{self.path} is no .npz file of plain arrays, without pickled objects; save it with numpy.savez"
+            ) from None
+
+    def _read(self, file, name: str) -> np.ndarray:
+        try:
+            return file[name]
+        except ValueError:
+            raise ValueError(f"{name} in {self.path} holds pickled objects, not numbers; save a plain array") from None
+
+    def _split(self, split: str) -> ArrayImages:
+        with self._open() as file:
+            if f"{split}_images" not in file:
+                raise ValueError(f"{self.path} holds {', '.join(file)} but no {split}_images")
+            images = self._read(file, f"{split}_images")
+            labels = (
+                self._read(file, f"{split}_labels") if f"{split}_labels" in file else np.full(len(images), UNLABELLED)
+            )
+            classes = len(file["classes"]) if "classes" in file else 0
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
+            raise ValueError(
+                f"{split}_images in {self.path} are {images.dtype} {list(images.shape)}; "
+                "use uint8 [N, H, W] or [N, H, W, 3]"
+            )
+        if len(images) == 0 or len(labels) != len(images):
+            raise ValueError(f"{self.path} has {len(images)} {split} images and {len(labels)} labels; use as many, > 0")
+        if labels.max() >= classes and labels.max() != UNLABELLED:
+            raise ValueError(f"{self.path} has a {split} label {labels.max()} but {classes} classes; add to classes")
+        return ArrayImages(images, labels.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class ArrayImages:
+    """Images held in memory: uint8 [N, H, W] or [N, H, W, 3], and labels [N]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Image, int]:
+        from PIL import Image
+
+        return Image.fromarray(self.images[index]), int(self.labels[index])
