@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -116,11 +116,11 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
 
 def _with_images(recipe: Recipe, accelerator: Accelerator, console: Console) -> Recipe:
     from distill.processes import from_main
-    from distill.standin import missing, stand_in
+    from distill.standin import missing, stand_in, without_download
 
     reason = from_main(accelerator, lambda: missing(recipe.data))
     if reason is None:
-        return recipe
+        return replace(recipe, data=without_download(recipe.data))
     recipe, done = stand_in(recipe)
     console.say(f"rehearsal: {reason}. Until then {done}")
     return recipe

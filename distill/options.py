@@ -21,7 +21,7 @@ class RunOptions:
     dry_run: bool = False
     """Check the recipe, take two real steps in a temporary folder, and say what the whole run would take.
 
-    Noise stands in for images, and random weights for a teacher's, that are not on this machine.
+    Synthetic images and random weights stand in for images and a teacher's weights that are not on this machine.
     """
     resume: Literal["auto", "never"] = "auto"
     """auto: go on with an unfinished run in the folder; never: remove that run and start over."""

@@ -60,7 +60,7 @@ FASHION_TINY = ViTConfig(
     mean=(0.286,),
     std=(0.353,),
 )
-FASHION_SMALL = FASHION_TINY.override(embed_dim=192, depth=12, drop_path_rate=0.1)
+FASHION_SMALL = FASHION_TINY.override(embed_dim=192, depth=9, drop_path_rate=0.1)
 FASHION_VIEWS = Views(scale=(0.6, 1.0), ratio=(0.9, 1.1), crop_pct=1.0)
 FASHION_OPTIM = Optim(epochs=60, batch_size=64, lr=2e-3, min_lr=1e-5, warmup_epochs=1)
 

@@ -47,7 +47,7 @@ class Shelved:
     @property
     def images(self) -> str:
         """The data without its kind."""
-        return self.data.rpartition(" ")[2]
+        return self.data.rpartition(" ")[2].removesuffix(".npz")
 
 
 def folder(named: Path | None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +11,8 @@ import torch
 from torch import Tensor
 
 from distill.losses import Address
-from distill.objective import Objective
 from distill.preflight import Plan
-from students.outputs import Outputs, Shapes
+from students.outputs import Outputs
 from teachers.ensemble import members
 from teachers.teacher import Teacher
 
@@ -34,36 +32,40 @@ class Cost:
 def cost(plan: Plan, images: int) -> Cost | None:
     """The cost of an image in a batch of `images`; None where a loss of one's own looks at values, so must compute."""
     try:
-        kept, flops = _student(plan, images)
+        kept, flops = of_student(plan, images)
     except Exception:  # whatever a loss of a user's own does with tensors that have no values
         return None
-    return Cost(kept=kept / images, flops=3 * flops / images + _teacher_flops(plan))
+    return Cost(kept=kept / images, flops=3 * flops / images + teacher_flops(plan))
 
 
-def _student(plan: Plan, images: int) -> tuple[int, int]:
+def of_student(plan: Plan, images: int) -> tuple[int, int]:
+    """(bytes kept, floating-point operations) of the forward pass of student and losses on so many images."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    recipe, labels = plan.recipe, None
+    weights = list(plan.objective.parameters())
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        weights = {fake.from_tensor(p).untyped_storage()._cdata for p in plan.objective.parameters()}
-        views = torch.empty(images, recipe.student.in_chans, *recipe.view_size)
-        if plan.labelled:
-            shape = (images, recipe.student.known_classes()) if recipe.views.mixes else (images,)
-            labels = torch.zeros(shape, dtype=torch.float32 if recipe.views.mixes else torch.long)
-        target = said(plan.teacher, images, plan.objective) if plan.teacher else None
-        address = Address(index=torch.arange(images), start=0, total=images, seed=0)
+        own = {t.untyped_storage()._cdata for p in weights for t in (p, fake.from_tensor(p))}
         with FlopCounterMode(display=False) as flops, _kept_for_backward() as kept:
-            plan.objective.train()(views, target, labels, address)
-    weights |= {p.untyped_storage()._cdata for p in plan.objective.parameters()}
-    return sum(storage.nbytes() for place, storage in kept.items() if place not in weights), flops.get_total_flops()
+            losses_of(plan, images)
+    return sum(storage.nbytes() for place, storage in kept.items() if place not in own), flops.get_total_flops()
 
 
-def said(teacher: Shapes, images: int, objective: Objective) -> Outputs:
-    """What a teacher of these shapes says of so many images, as zeros."""
-    grids = {layer: torch.zeros(images, *teacher.grids[layer]) for layer in objective.teacher_layers}
-    embedding = torch.zeros(images, teacher.embedding) if teacher.embedding else None
-    return Outputs(torch.zeros(images, teacher.num_classes), None, embedding, grids)
+def losses_of(plan: Plan, images: int) -> dict[str, Tensor]:
+    """The losses of a training step on blank images, of which the teacher says nothing."""
+    recipe, teacher, labels = plan.recipe, plan.teacher, None
+    views = torch.zeros(images, recipe.student.in_chans, *recipe.view_size)
+    if plan.labelled and recipe.views.mixes:
+        labels = torch.zeros(images, recipe.student.known_classes())
+    elif plan.labelled:
+        labels = torch.zeros(images, dtype=torch.long)
+    said = None
+    if teacher:
+        grids = {layer: torch.zeros(images, *teacher.grids[layer]) for layer in plan.objective.teacher_layers}
+        embedding = torch.zeros(images, teacher.embedding) if teacher.embedding else None
+        said = Outputs(torch.zeros(images, teacher.num_classes), None, embedding, grids)
+    address = Address(index=torch.arange(images), start=0, total=images, seed=0)
+    return plan.objective.train()(views, said, labels, address)
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def _kept_for_backward() -> Iterator[dict[int, Any]]:
         yield kept
 
 
-def _teacher_flops(plan: Plan) -> float:
+def teacher_flops(plan: Plan) -> float:
     """Of its forward on one image; modules of one's own are not counted."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -96,8 +98,3 @@ def _teacher_flops(plan: Plan) -> float:
             planned.skeleton(image)
         total += flops.get_total_flops()
     return total
-
-
-def parameters(objective: Objective) -> tuple[int, int]:
-    """(of the student, of the student and the losses' projections)."""
-    return tuple(sum(math.prod(p.shape) for p in m.parameters()) for m in (objective.student, objective))  # type: ignore[return-value]
