@@ -64,6 +64,8 @@ def rehearse(
             f"rehearsal: {part} images at a time instead of {plan.layout.part}, which need more memory or patience "
             f"than a rehearsal has on this {accelerator.device.type}; what follows is estimated from them"
         )
+    if cost and cost.idle:
+        console.say(f"rehearsal: {len(cost.idle)} parameters get no gradient, such as {cost.idle[0]}; they stay random")
     if accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(accelerator.device)
     with tempfile.TemporaryDirectory() as aside, borrowed_cache(Path(aside)):
@@ -129,7 +131,7 @@ def _affordable(plan: Plan, accelerator: Accelerator) -> tuple[sizing.Cost | Non
         return None, part
     on_cpu = accelerator.device.type == "cpu"
     fits = MEMORY_SHARE * _free_bytes(accelerator.device) / _kept(cost, accelerator)
-    fits = min(fits, CPU_FLOPS / cost.flops) if on_cpu else fits
+    fits = min(fits, CPU_FLOPS / (cost.flops + sizing.teacher_flops(plan))) if on_cpu else fits
     return cost, min(part, max(needed + needed % 2, int(fits) // 2 * 2))
 
 

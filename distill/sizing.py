@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distill.losses import Address
+from distill.objective import Objective
 from distill.preflight import Plan
 from students.outputs import Outputs
 from teachers.ensemble import members
@@ -21,37 +22,38 @@ from teachers.teacher import Teacher
 class Cost:
     """Of one image in one step, in float32.
 
-    kept: bytes that the student and the losses keep for the backward pass. flops: floating-point operations, a
-    multiplication and an addition being two; the backward pass counts as two forward passes.
+    kept: bytes that the student and the losses keep for the backward pass. flops: their floating-point operations,
+    forward and backward, a multiplication and an addition being two. idle: names of the parameters that get no
+    gradient, which stay random and stop distributed training.
     """
 
     kept: float
     flops: float
+    idle: tuple[str, ...]
 
 
 def cost(plan: Plan, images: int) -> Cost | None:
     """The cost of an image in a batch of `images`; None where a loss of one's own looks at values, so must compute."""
-    try:
-        kept, flops = of_student(plan, images)
-    except Exception:  # whatever a loss of a user's own does with tensors that have no values
-        return None
-    return Cost(kept=kept / images, flops=3 * flops / images + teacher_flops(plan))
-
-
-def of_student(plan: Plan, images: int) -> tuple[int, int]:
-    """(bytes kept, floating-point operations) of the forward pass of student and losses on so many images."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    weights = list(plan.objective.parameters())
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        own = {t.untyped_storage()._cdata for p in weights for t in (p, fake.from_tensor(p))}
-        with FlopCounterMode(display=False) as flops, _kept_for_backward() as kept:
-            losses_of(plan, images)
-    return sum(storage.nbytes() for place, storage in kept.items() if place not in own), flops.get_total_flops()
+    recipe, count = plan.recipe, len(plan.train)
+    try:
+        with torch.device("meta"):
+            objective = Objective(recipe.student.build(), recipe.losses, plan.teacher, images=count).train()
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            objective.to_empty(device="cpu")
+            weights = {tensor.untyped_storage()._cdata for tensor in objective.parameters()}
+            with FlopCounterMode(display=False) as flops, _kept_for_backward() as kept:
+                _losses(plan, objective, images)["total"].backward()
+    except Exception:  # whatever a loss of a user's own does with tensors that have no values
+        return None
+    idle = tuple(name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None)
+    size = sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
+    return Cost(kept=size / images, flops=flops.get_total_flops() / images, idle=idle)
 
 
-def losses_of(plan: Plan, images: int) -> dict[str, Tensor]:
+def _losses(plan: Plan, objective: Objective, images: int) -> dict[str, Tensor]:
     """The losses of a training step on blank images, of which the teacher says nothing."""
     recipe, teacher, labels = plan.recipe, plan.teacher, None
     views = torch.zeros(images, recipe.student.in_chans, *recipe.view_size)
@@ -61,11 +63,11 @@ def losses_of(plan: Plan, images: int) -> dict[str, Tensor]:
         labels = torch.zeros(images, dtype=torch.long)
     said = None
     if teacher:
-        grids = {layer: torch.zeros(images, *teacher.grids[layer]) for layer in plan.objective.teacher_layers}
+        grids = {layer: torch.zeros(images, *teacher.grids[layer]) for layer in objective.teacher_layers}
         embedding = torch.zeros(images, teacher.embedding) if teacher.embedding else None
         said = Outputs(torch.zeros(images, teacher.num_classes), None, embedding, grids)
     address = Address(index=torch.arange(images), start=0, total=images, seed=0)
-    return plan.objective.train()(views, said, labels, address)
+    return objective(views, said, labels, address)
 
 
 @contextmanager
@@ -83,7 +85,7 @@ def _kept_for_backward() -> Iterator[dict[int, Any]]:
 
 
 def teacher_flops(plan: Plan) -> float:
-    """Of its forward on one image; modules of one's own are not counted."""
+    """Floating-point operations of the teacher's forward on one image; modules of one's own are not counted."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from teachers import own_student, source

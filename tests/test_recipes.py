@@ -12,9 +12,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from distill import sizing
 from distill.preflight import check
 from distill.script import recipe_of
 from distill.shelf import markdown, shelved
@@ -78,21 +76,16 @@ def test_there_are_recipes_of_every_size_and_kind():
 def test_a_step_of_every_recipe_fits_and_trains_every_parameter(script):
     # On tensors without values, so that the largest takes a second and no memory; data and teacher are the recipe's.
     recipe = recipe_of(ROOT / script)
-    plan = check(stand_in(recipe)[0] if missing(recipe.data) else recipe)
+    with torch.device("meta"):
+        plan = check(stand_in(recipe)[0] if missing(recipe.data) else recipe)
     found = cost(plan, images=2)
     assert found is not None
-    _, student_flops = sizing.of_student(plan, images=2)
-    # Twice the parameters that every token meets is a lower bound: attention and what has no parameters come on top.
+    assert found.idle == ()
+    # Every token meets the four matrices of a block, 12·D² weights, forward and twice backward; the rest is on top.
     config = plan.recipe.student
-    tokens = config.grid_size[0] * config.grid_size[1]
-    assert 2 * student_flops / 2 > 0
-    blocks = 12 * config.depth * config.embed_dim**2
-    assert student_flops / 2 > 2 * blocks * tokens
-    assert found.flops > 3 * 2 * blocks * tokens
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        sizing.losses_of(plan, images=2)["total"].backward()
-    idle = [name for name, p in plan.objective.named_parameters() if p.requires_grad and p.grad is None]
-    assert idle == []
+    tokens = config.grid_size[0] * config.grid_size[1] + config.num_prefix_tokens
+    blocks = 3 * 2 * 12 * config.depth * config.embed_dim**2 * tokens
+    assert blocks < found.flops < 2 * blocks
 
 
 def test_folder_distils_on_a_folder_of_photographs(tmp_path):
