@@ -57,7 +57,7 @@ def rehearse(
 ) -> None:
     """Take two real steps in a temporary folder and say what the whole run would take."""
     console.summary("rehearsal", rows(plan, accelerator), pairs_table(plan))
-    cost, part = from_main(accelerator, lambda: _affordable(plan, accelerator))
+    cost, part = from_main(accelerator, lambda: affordable(plan, accelerator))
     small = replace(plan, layout=replace(plan.layout, batch_size=plan.layout.batch_size * part // plan.layout.part))
     if part < plan.layout.part:
         console.say(
@@ -122,7 +122,7 @@ def _teacher(plan: Plan, accelerator: Accelerator, console: Console) -> AnyFroze
     return make_teacher(recipe, accelerator, console, layers=layers, head=head, images=plan.train, pretrained=here)
 
 
-def _affordable(plan: Plan, accelerator: Accelerator) -> tuple[sizing.Cost | None, int]:
+def affordable(plan: Plan, accelerator: Accelerator) -> tuple[sizing.Cost | None, int]:
     """What an image costs, and how many of a part's images a rehearsal takes: all, or as many as fit."""
     needed = max([2, *(loss.needs.images for loss in plan.objective.losses.values())])
     part = plan.layout.part

@@ -45,15 +45,14 @@ def cost(plan: Plan, images: int) -> Cost | None:
             objective.to_empty(device="cpu")
             weights = {tensor.untyped_storage()._cdata for tensor in objective.parameters()}
             with FlopCounterMode(display=False) as flops, _kept_for_backward() as kept:
-                _losses(plan, objective, images)["total"].backward()
+                losses_on_blank_images(plan, objective, images)["total"].backward()
     except Exception:  # whatever a loss of a user's own does with tensors that have no values
         return None
-    idle = tuple(name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None)
     size = sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
-    return Cost(kept=size / images, flops=flops.get_total_flops() / images, idle=idle)
+    return Cost(kept=size / images, flops=flops.get_total_flops() / images, idle=without_gradient(objective))
 
 
-def _losses(plan: Plan, objective: Objective, images: int) -> dict[str, Tensor]:
+def losses_on_blank_images(plan: Plan, objective: Objective, images: int) -> dict[str, Tensor]:
     """The losses of a training step on blank images, of which the teacher says nothing."""
     recipe, teacher, labels = plan.recipe, plan.teacher, None
     views = torch.zeros(images, recipe.student.in_chans, *recipe.view_size)
@@ -68,6 +67,11 @@ def _losses(plan: Plan, objective: Objective, images: int) -> dict[str, Tensor]:
         said = Outputs(torch.zeros(images, teacher.num_classes), None, embedding, grids)
     address = Address(index=torch.arange(images), start=0, total=images, seed=0)
     return objective(views, said, labels, address)
+
+
+def without_gradient(objective: Objective) -> tuple[str, ...]:
+    """Names of the parameters that train but got no gradient in the backward pass that was done."""
+    return tuple(name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None)
 
 
 @contextmanager
