@@ -11,6 +11,7 @@ from typing import Any, Literal
 from distill.recipe import Recipe, differences, from_json, to_json
 
 OURS = ("recipe.json", "metrics.jsonl", "checkpoints", "student", "teacher_head.safetensors", "saved_outputs.json")
+FOUND = ("bad_images.txt",)
 REPORTS = ("report.json", "report.md")
 TRACKERS = ("distill",)
 
@@ -24,6 +25,8 @@ def claim(out: Path, recipe: Recipe, resume: Literal["auto", "never"]) -> Litera
     if resume == "never":
         return "begin"
     changed = differences(json.loads((out / "recipe.json").read_text()), to_json(recipe))
+    # A run that was stopped by a bad image had met none before, so it may go on and pass over it.
+    changed = [change for change in changed if not change.startswith("data.on_bad: ")]
     if changed:
         raise ValueError(
             f"{out} holds a run of another recipe ({'; '.join(changed[:3])}{' …' if len(changed) > 3 else ''}); "
@@ -34,7 +37,7 @@ def claim(out: Path, recipe: Recipe, resume: Literal["auto", "never"]) -> Litera
 
 def begin(out: Path, recipe: Recipe) -> None:
     """Make `out` the folder of a new run: what an earlier run wrote goes, nothing else does."""
-    for name in (*OURS, *REPORTS, *TRACKERS):
+    for name in (*OURS, *FOUND, *REPORTS, *TRACKERS):
         path = out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     for path in out.glob("teacher_head_*.safetensors"):  # one a member of an ensemble

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import tyro
 
 from distill.options import RunOptions
-from distill.recipe import Recipe
+from distill.recipe import Recipe, to_json
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -58,7 +59,8 @@ def one_line(error: ValueError) -> str:
     """What a user's error says."""
     # A loader process hands its error over with a traceback around it; the last line is ours.
     text = str(error)
-    return text.strip().splitlines()[-1].removeprefix("ValueError: ") if text.startswith("Caught") else text
+    last = text.strip().splitlines()[-1] if text.startswith("Caught") else text
+    return re.sub(r"^(ValueError|distill\.[\w.]+): ", "", last)
 
 
 def parse(
@@ -151,6 +153,7 @@ def _claim(out: Path, plan: Plan, options: RunOptions, saved: SavedOutputs | Non
     state = folder.claim(out, plan.recipe, options.resume)
     if state == "resume":
         check_source(out, saved)
+        folder.write(out / "recipe.json", to_json(plan.recipe))  # which may pass over bad images from here on
     if state == "begin":
         folder.begin(out, plan.recipe)
         if saved:
@@ -169,6 +172,7 @@ def _distil(
     import students
     from distill.compare import report, runs
     from distill.console import clock
+    from distill.passed_over import FILE, list_bad
     from distill.summary import pairs_table, peak_memory, rows
     from distill.teaching import fitted_head, make_teacher
     from distill.train import train
@@ -210,6 +214,8 @@ def _distil(
     if accelerator.is_main_process:
         write_report(out, measured)
     console.show(report.table(measured, console.rich.width))
+    if passed_over := list_bad(plan, accelerator, out):
+        console.say(f"{passed_over:,} images could not be read and were passed over: {out / FILE}")
     if saved:
         console.say(f"the teacher was not loaded; python -m distill compare {out} measures it too")
     console.say(f"student: {out / 'student'}   report: {out / 'report.md'}")

@@ -29,6 +29,7 @@ class Plan:
 
     classes: their names, the teacher's where the data has none; empty where nobody names them. labelled, val_labelled:
     whether the images have labels. teacher: shapes as the losses see them, with a fitted head counted in.
+    epochs_by_images: whether the number of images, and not the recipe, said how many epochs.
     """
 
     recipe: Recipe
@@ -40,6 +41,7 @@ class Plan:
     layout: Layout
     teacher: Shapes | None
     objective: Objective
+    epochs_by_images: bool = False
 
 
 def check(recipe: Recipe, *, processes: int = 1, accumulate: int = 1) -> Plan:
@@ -59,7 +61,9 @@ def check(recipe: Recipe, *, processes: int = 1, accumulate: int = 1) -> Plan:
         if not classes:
             recipe, classes = with_teachers_classes(recipe, teacher)
     val = recipe.data.val()
-    recipe = replace(recipe, student=_student(recipe.student, classes))
+    by_images = recipe.optim.epochs is None
+    recipe = replace(recipe, student=_student(recipe.student, classes), optim=recipe.optim.for_images(len(train)))
+    _check_optim(recipe.optim)
     layout = _layout(recipe, len(train), processes, accumulate)
     _check_views(recipe, layout)
     _check_seen_together(recipe, layout)
@@ -78,6 +82,7 @@ def check(recipe: Recipe, *, processes: int = 1, accumulate: int = 1) -> Plan:
         layout=layout,
         teacher=teacher,
         objective=objective,
+        epochs_by_images=by_images,
     )
 
 
@@ -127,9 +132,10 @@ def _check_labels(recipe: Recipe, has_labels: bool) -> None:
 
 def _check_optim(optim: Optim) -> None:
     for name in ("epochs", "batch_size"):
-        if getattr(optim, name) < 1:
-            raise ValueError(f"optim.{name} is {getattr(optim, name)}; use 1 or more")
-    if not 0 <= optim.warmup_epochs <= optim.epochs:
+        value = getattr(optim, name)
+        if value is not None and value < 1:
+            raise ValueError(f"optim.{name} is {value}; use 1 or more")
+    if optim.epochs is not None and not 0 <= optim.warmup_epochs <= optim.epochs:
         raise ValueError(
             f"optim.warmup_epochs is {optim.warmup_epochs} but the run has {optim.epochs} epochs; "
             f"use --optim.warmup-epochs 0 to {optim.epochs}"
@@ -160,6 +166,7 @@ def _layout(recipe: Recipe, images: int, processes: int, accumulate: int) -> Lay
             f"a batch takes {batch_size} images but there are {images} to train on; "
             f"use --optim.batch-size {max(images // parts, 1) * parts} or less"
         )
+    assert recipe.optim.epochs is not None
     return Layout(
         images=images,
         batch_size=batch_size,

@@ -35,8 +35,9 @@ def rows(plan: Plan, accelerator: Accelerator) -> list[tuple[str, str]]:
             f"{height}×{width} px, {'grey' if student.in_chans == 1 else 'colour'}, in patches of {patch}",
         ),
         ("data", f"{len(plan.train):,} to train on, {len(plan.val):,} to validate on, {_classes(plan)}"),
+        *(("", note) for note in _notes(plan)),
         ("batch", _batch(plan)),
-        ("steps", f"{layout.steps:,} in {layout.epochs} epochs"),
+        ("steps", f"{layout.steps:,} in {layout.epochs} epochs{_by_images(plan)}"),
         ("runs on", f"{accelerator.device.type}, mixed precision {accelerator.mixed_precision}"),
     ]
     for name, loss in plan.objective.losses.items():
@@ -47,6 +48,15 @@ def rows(plan: Plan, accelerator: Accelerator) -> list[tuple[str, str]]:
         count = sum(parameter.numel() for parameter in projection.parameters())
         shown.append((f"  {name} projects", f"{count / 1e3:.1f} k parameters, not exported"))
     return shown
+
+
+def _notes(plan: Plan) -> tuple[str, ...]:
+    notes = getattr(plan.recipe.data, "notes", None)  # which a data set of one's own need not have
+    return notes(plan.train, plan.val) if notes else ()
+
+
+def _by_images(plan: Plan) -> str:
+    return ", as many as suit this number of images (--optim.epochs)" if plan.epochs_by_images else ""
 
 
 def _classes(plan: Plan) -> str:

@@ -18,6 +18,7 @@ from distill.metrics import Metrics, of_losses, of_score
 from distill.mixing import mix
 from distill.optim import build_optimizer, learning_rate
 from distill.options import RunOptions
+from distill.passed_over import list_bad
 from distill.preflight import Plan
 from distill.views import derived_seed, train_transform, val_transform
 from students import ViT
@@ -130,6 +131,7 @@ def train(
                 result = evaluate(plan, kept, teacher, accelerator, workers)
                 metrics.write({"step": done, "epoch": epoch, **of_score(result)})
                 progress.note(f"epoch {epoch} of {optim.epochs}: {console.accuracy(result)}")
+                list_bad(plan, accelerator, out)
                 objective.train()
             if done == layout.steps or done % options.checkpoint_every_steps == 0:
                 checkpoint.save(accelerator, out / "checkpoints", done)

@@ -45,7 +45,8 @@ def open_image(file: str | IO[bytes], name: str | None = None) -> Image:
         if error.errno is not None:  # of the disk or network, not of the bytes: another time it may be there
             reason = error.strerror or error
             raise ValueError(f"{printable(name)} cannot be opened ({reason}); mend that, and run again") from None
-        raise bad_image(name, error) from None
+        unknown = type(error).__name__ == "UnidentifiedImageError"
+        raise bad_image(name, "of no kind of image that is read here" if unknown else error) from None
     except Exception as error:  # Pillow's parsers of broken files raise anything
         raise bad_image(name, str(error) or type(error).__name__) from None
 
@@ -132,7 +133,7 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
         if black >= 0 and white <= usual:
             black, white = 0.0, usual
             break
-    scaled = (values - black) * (255 / max(white - black, np.finfo(np.float64).tiny))
+    scaled = (values - black) * (255 / (white - black or 1.0))
     return np.round(scaled).astype(np.uint8)
 
 

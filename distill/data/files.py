@@ -91,8 +91,8 @@ class FileImages:
 def image_files(*roots: str | Path) -> tuple[Paths, list[int]]:
     """The image files below folders, at any depth, of each folder in the order of their paths; and how many of each.
 
-    Hidden files and folders are left out. A link to a folder is followed, but no folder is entered twice below the
-    same root, so that links that lead round in a circle end.
+    Hidden files and folders are left out. A link to a folder is followed, but not to one that holds the root, and no
+    folder is entered twice below the same root, so that links that lead round in a circle end.
     """
     counts = []
 
@@ -161,7 +161,8 @@ def _entries(folder: str) -> Iterator[tuple[str, bool]]:
 
 def _runs(root: str) -> Iterator[tuple[str, list[str]]]:
     """(folder, names of images in it), in the order of the whole paths: a folder's names may come in several runs."""
-    seen: set[str] = set()
+    # What holds the root is no part of it: a link back to it would bring in the other classes' images.
+    seen = set(map(str, Path(os.path.realpath(root)).parents))
     pending: list[tuple[str, str, list[str] | None]] = [(root, os.path.realpath(root), None)]
     while pending:
         path, real, names = pending.pop()
@@ -190,7 +191,7 @@ def _runs(root: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _holds_image(root: str) -> bool:
-    seen, pending = set(), [root]
+    seen, pending = set(map(str, Path(os.path.realpath(root)).parents)), [root]
     while pending:
         folder = pending.pop()
         real = os.path.realpath(folder)

@@ -57,10 +57,10 @@ class HuggingFace:
     def classes(self) -> tuple[str, ...]:
         return self._open(self.train_split).classes
 
-    def train(self) -> Images:
+    def train(self) -> RowImages:
         return self._splits()[0]
 
-    def val(self) -> Images:
+    def val(self) -> RowImages:
         return self._splits()[1]
 
     def fingerprint(self) -> str:

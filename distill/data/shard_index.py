@@ -14,7 +14,7 @@ import numpy as np
 
 from distill.data.bad import printable
 
-_NAME = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]*)$")  # as webdataset divides a member: key, then all behind the dot
+_NAME = re.compile(r"^((?:.*/)?[^./]+)\.([^/]*)$")  # as webdataset divides a member: key, then all behind the dot
 MOST_LABEL_BYTES = 1024
 
 

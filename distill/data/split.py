@@ -29,4 +29,4 @@ def stratified(labels: np.ndarray, classes: tuple[str, ...], fraction: float, se
 
 def described(fraction: float, seed: int) -> str:
     """The split in a phrase."""
-    return f"{fraction:.4g} of each class set apart for validation, drawn with split seed {seed}"
+    return f"{100 * fraction:.4g} % of each class set apart for validation, drawn with split seed {seed}"

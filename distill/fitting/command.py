@@ -77,6 +77,7 @@ def carry_out(kind: str, script: Path, arguments: Sequence[str]) -> None:
     from distill.console import Console
     from distill.fitting.finetune import fine_tune
     from distill.fitting.fit import fit
+    from distill.job import one_line
     from distill.loader import cores, default_workers
     from distill.train import NonFiniteLoss
 
@@ -97,9 +98,8 @@ def carry_out(kind: str, script: Path, arguments: Sequence[str]) -> None:
     except NonFiniteLoss as error:
         raise ValueError(str(error)) from error
     except ValueError as error:
-        # A loader process hands its error over with a traceback around it; the last line is ours.
         if not str(error).startswith("Caught"):
             raise
-        raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from None
+        raise ValueError(one_line(error)) from None
     finally:
         accelerator.end_training()

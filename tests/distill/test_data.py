@@ -1,12 +1,24 @@
 """Data sets: what is read, how a split is made, and what is refused."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from accelerate import Accelerator
 from PIL import Image
+from torch.utils.data import Subset
 
-from distill import Arrays, Folder
+from distill import Arrays, Folder, Optim, Recipe, Views
+from distill.data import BadImages, Images, Paths, image_files
+from distill.folder import begin, claim
+from distill.loader import Layout, train_batches
+from distill.passed_over import list_bad
+from distill.views import train_transform
+from students import VIT_TINY
 
 
 def make_folder(root: Path, per_class: dict[str, int], size=(8, 6)) -> Path:
@@ -127,3 +139,127 @@ def test_a_broken_image_is_named(tmp_path):
     images = Folder(root=str(tmp_path))._index(tmp_path, ("a", "b"))
     with pytest.raises(ValueError, match=r"a/0\.png cannot be read as an image"):
         images[0]
+
+
+def test_bad_images_are_passed_over_alike_by_any_number_of_loaders(tmp_path):
+    make_folder(tmp_path, {"a": 6, "b": 6})
+    for name in ("a/1", "a/5", "b/2"):
+        (tmp_path / f"{name}.png").write_bytes(b"no image")
+    transform = train_transform(Views(), (8, 8), 3, (0.5,) * 3, (0.5,) * 3)
+
+    def seen(workers: int) -> tuple[list, list[str]]:
+        images = Folder(root=str(tmp_path), on_bad="skip")._index(tmp_path, ("a", "b"))
+        part = cast(Images, Subset(cast(Any, images), range(12)))  # as a head is fitted on
+        layout = Layout(images=12, batch_size=4, epochs=2)
+        batches = list(train_batches(part, transform, layout, seed=0, process=0, start_step=0, workers=workers))
+        return [(b.views.tolist(), cast(Any, b.labels).tolist()) for b in batches], sorted(images.bad.lines)
+
+    batches, bad = seen(0)
+    assert [line.split(" cannot ")[0] for line in bad] == [str(tmp_path / f"{n}.png") for n in ("a/1", "a/5", "b/2")]
+    # The label is that of the image that is shown: a/5 is replaced by b/0.
+    assert np.bincount([label for _, labels in batches for label in labels]).tolist() == [2 * 5, 2 * 7]
+    assert seen(2) == (batches, bad)
+
+
+def test_bad_images_are_listed_in_the_run_folder(tmp_path):
+    recipe = SimpleNamespace(data=SimpleNamespace(on_bad="skip"))
+    train, val = SimpleNamespace(bad=BadImages()), SimpleNamespace(bad=BadImages())
+    plan = cast(Any, SimpleNamespace(recipe=recipe, train=train, val=val))
+    accelerator = Accelerator(cpu=True)
+    assert list_bad(plan, accelerator, tmp_path) == 0
+    assert not (tmp_path / "bad_images.txt").exists()
+    (tmp_path / "bad_images.txt").write_text("a before the resume\n")
+    train.bad.add(["c", "b"])
+    val.bad.add(["c"])
+    assert list_bad(plan, accelerator, tmp_path) == 3
+    assert (tmp_path / "bad_images.txt").read_text() == "a before the resume\nb\nc\n"
+
+
+def test_links_in_circles_end_and_bring_in_no_other_class(tmp_path):
+    make_folder(tmp_path, {"a": 2, "b": 2, "a/deep": 1})
+    for link, target in (
+        ("a/up", tmp_path),
+        ("a/here", tmp_path / "a"),
+        ("a/deep/b", tmp_path / "b"),
+        ("b/a", tmp_path / "a"),
+    ):
+        (tmp_path / link).symlink_to(target)
+    os.mkfifo(tmp_path / "a" / "pipe.png")  # which would be waited for
+    (tmp_path / "a" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    images = Folder(root=str(tmp_path))._index(tmp_path, ("a", "b"))
+    names = [os.path.relpath(path, tmp_path) for path in images.paths]
+    # b is entered from a because a link says so, and the other way round, but each folder once.
+    own = ["a/0.png", "a/1.png", "a/deep/0.png", "a/deep/b/0.png", "a/deep/b/1.png", "a/gone.png"]
+    other = ["b/0.png", "b/1.png", "b/a/0.png", "b/a/1.png", "b/a/deep/0.png", "b/a/gone.png"]
+    assert names == own + other
+    with pytest.raises(ValueError, match=r"a/gone\.png cannot be opened"):
+        images[5]
+
+
+def test_paths_are_in_the_order_of_their_text(tmp_path):
+    names = [
+        "b.png",
+        "a/z.png",
+        "a-x.png",
+        "a.png",
+        "a/b/c.jpg",
+        "é.png",
+        "Z.PNG",
+        "a/.hidden.png",
+        ".git/x.png",
+        "x.txt",
+    ]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    paths, counts = image_files(tmp_path)
+    expected = sorted(str(tmp_path / name) for name in names if "/." not in f"/{name}" and not name.endswith("txt"))
+    assert (list(paths), counts) == (expected, [7])
+    assert [paths[np.array([5, 0])][i] for i in range(2)] == [expected[5], expected[0]]
+    assert list(Paths.of(expected)) == expected
+
+
+def test_a_class_called_train_is_a_class(tmp_path):
+    make_folder(tmp_path, {"bus": 2, "train": 2})
+    assert Folder(root=str(tmp_path)).classes == ("bus", "train")
+
+
+def test_notes_say_how_images_were_split_and_what_is_left_out(tmp_path):
+    make_folder(tmp_path / "train", {"a": 3, "b": 2})
+    make_folder(tmp_path / "val", {"b": 4})
+    make_folder(tmp_path / "test", {"b": 4})
+    Image.new("L", (4, 4)).save(tmp_path / "train" / "stray.png")
+    data = Folder(root=str(tmp_path))
+    assert data.notes(data.train(), data.val()) == (
+        "validation images from val/",
+        "test/ is not used",
+        "2 to 3 training images a class",
+        "no validation images of 1 of 2 classes: a",
+        "1 images in train/ lie in no class folder and are not used",
+    )
+    split = Folder(root=str(tmp_path / "train"))
+    assert split.notes(split.train(), split.val())[0].startswith("10 % of each class set apart for validation")
+
+
+def test_a_class_name_that_cannot_be_shown_is_refused(tmp_path):
+    make_folder(tmp_path, {"a": 2, "b\n\x1b[31m": 2})
+    with pytest.raises(ValueError, match=r"has a folder 'b\\n\\x1b\[31m' whose name cannot be shown"):
+        _ = Folder(root=str(tmp_path)).classes
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs"), [(1, 300), (10_000, 300), (20_000, 150), (30_000, 100), (1_281_167, 100)]
+)
+def test_epochs_follow_the_number_of_images_where_they_are_left_to_it(images, epochs):
+    assert Optim(epochs=None).for_images(images).epochs == epochs
+    assert Optim(epochs=7).for_images(images).epochs == 7
+
+
+def test_a_run_that_a_bad_image_ended_goes_on_with_skip_and_with_nothing_else_changed(tmp_path):
+    data = Folder(root=str(tmp_path))
+    recipe = Recipe(student=VIT_TINY, data=data)
+    (tmp_path / "run").mkdir()
+    begin(tmp_path / "run", recipe)
+    assert claim(tmp_path / "run", replace(recipe, data=replace(data, on_bad="skip")), "auto") == "resume"
+    with pytest.raises(ValueError, match=r"of another recipe \(data\.split_seed: 0 -> 1\)"):
+        claim(tmp_path / "run", replace(recipe, data=replace(data, on_bad="skip", split_seed=1)), "auto")
