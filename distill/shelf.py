@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from distill.recipe import Recipe
+from distill.recipe import Optim, Recipe
 from distill.script import recipe_of
 from students import sizes
 
@@ -36,7 +36,7 @@ class Shelved:
     data: str
     losses: str
     terms: str
-    epochs: int
+    epochs: str
     top1: str
 
     @property
@@ -104,7 +104,7 @@ def _described(name: str, docstring: str, recipe: Recipe) -> Shelved:
         data=data_name(recipe.data),
         losses=" + ".join(f"{loss.weight:g} {type(loss).__name__}" for loss in losses.values()),
         terms=", ".join(losses),
-        epochs=recipe.optim.epochs,
+        epochs=epochs(recipe.optim),
         top1=measured(docstring),
     )
 
@@ -122,6 +122,12 @@ def student_name(config: sizes.ViTConfig) -> str:
     patch = f"{patch}" if patch == wide else f"{patch}×{wide}"
     image = f"{height}" if height == width else f"{height}×{width}"
     return f"{name or f'ViT {config.depth} × {config.embed_dim}'}/{patch}, {image} px"
+
+
+def epochs(optim: Optim) -> str:
+    """How many, or from where to where if the number of images decides."""
+    fewest, most = optim.for_images(10**9).epochs, optim.for_images(1).epochs
+    return f"{most:,}" if fewest == most else f"{fewest}–{most}"
 
 
 def data_name(data: Any) -> str:
@@ -160,7 +166,7 @@ def _table(recipes: Sequence[Shelved]) -> RenderableType:
             shown.add_row(Text(f"{place}/", "bold"))
         fitted = "*" * recipe.fitted
         top1 = "–" if recipe.top1 == NOT_YET else recipe.top1
-        cells = (recipe.architecture + fitted, recipe.student, recipe.images, recipe.terms, f"{recipe.epochs:,}", top1)
+        cells = (recipe.architecture + fitted, recipe.student, recipe.images, recipe.terms, recipe.epochs, top1)
         shown.add_row(Text(" " * 2 * bool(place) + name, "cyan"), *map(escape, cells))
     return Group(shown, Text("* its head is fitted on the data.  – not yet measured.", "dim"))
 
@@ -173,7 +179,7 @@ def _blocks(recipes: Sequence[Shelved]) -> RenderableType:
         facts.add_column(overflow="fold")
         facts.add_row("  from", escape(recipe.architecture + ", head fitted" * recipe.fitted))
         facts.add_row("  to", escape(f"{recipe.student}; {recipe.terms}"))
-        facts.add_row("  on", escape(f"{recipe.images}, {recipe.epochs:,} epochs; top-1 {recipe.top1}"))
+        facts.add_row("  on", escape(f"{recipe.images}, {recipe.epochs} epochs; top-1 {recipe.top1}"))
         parts += [Text(recipe.script, style="bold cyan"), facts]
     return Group(*parts)
 
@@ -188,7 +194,7 @@ def markdown(recipes: Sequence[Shelved]) -> list[str]:
             recipe.student,
             recipe.data,
             recipe.losses,
-            f"{recipe.epochs:,}",
+            recipe.epochs,
             recipe.top1,
         )
         for recipe in recipes

@@ -6,7 +6,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from distill import shelf
+from distill import Optim, shelf
 from students import VIT_SMALL, ViTConfig
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -43,7 +43,7 @@ def test_a_row_by_hand(recipes):
         data="Arrays fashion_mnist.npz",
         losses="0.5 CrossEntropy + 0.5 SoftTargets + 4 Hint",
         terms="labels, soft, hint",
-        epochs=4,
+        epochs="4",
         top1="82.6 %",
     )
 
@@ -51,6 +51,11 @@ def test_a_row_by_hand(recipes):
 def test_names_of_students():
     assert shelf.student_name(VIT_SMALL) == "ViT-S/16, 224 px"
     assert shelf.student_name(ViTConfig(img_size=(32, 64), patch_size=(4, 8), depth=3)) == "ViT 3 × 768/4×8, 32×64 px"
+
+
+def test_epochs_that_the_images_decide():
+    assert shelf.epochs(Optim(epochs=1200)) == "1,200"
+    assert shelf.epochs(Optim(epochs=None)) == "100–300"
 
 
 def test_only_a_measured_result_is_shown():
