@@ -73,6 +73,27 @@ class Losses:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recipes:
+    """List the recipes of a folder: teacher, student, data, losses, epochs and what was measured."""
+
+    folder: tyro.conf.Positional[Path | None] = None
+    """Where they are; None: recipes in this folder, or in the checkout of this package. The scripts are imported."""
+    markdown: bool = False
+    """Print the table of recipes/README.md instead."""
+
+    def __call__(self) -> None:
+        from distill import shelf
+        from distill.console import Console
+
+        console = Console()
+        recipes, broken = shelf.shelved(shelf.folder(self.folder))
+        if self.markdown:
+            console.say("\n".join(shelf.markdown(recipes)))
+        else:
+            console.show(shelf.page(recipes, broken, console.rich.width))
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeacherOfYourClasses:
     """Make a teacher of your classes: fit a head on its frozen features, or fine-tune all of it.
 
@@ -103,6 +124,7 @@ def main() -> None:
         "export": Export,
         "losses": Losses,
         "predict": Predict,
+        "recipes": Recipes,
         "save": Save,
         "teacher": TeacherOfYourClasses,
     }

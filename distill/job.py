@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -90,6 +90,8 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
     console = Console(main=_is_main())
     preflight.check_options(options)
     accelerator = _accelerator(options, out)
+    if options.dry_run and options.saved is None:
+        recipe = _with_images(recipe, accelerator, console)
     plan = preflight.check(
         recipe, processes=accelerator.num_processes, accumulate=accelerator.gradient_accumulation_steps
     )
@@ -99,7 +101,7 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
         plan = saved.shown_in(plan)
     try:
         if options.dry_run:
-            rehearse(plan, options, accelerator, console, saved)
+            rehearse(plan, options, accelerator, console, saved, workers=_workers(options, accelerator))
             return out
         state = from_main(accelerator, lambda: _claim(out, plan, options, saved))
         if state == "finished":
@@ -112,6 +114,18 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
         _fail(str(error), 1)
     finally:
         accelerator.end_training()
+
+
+def _with_images(recipe: Recipe, accelerator: Accelerator, console: Console) -> Recipe:
+    from distill.processes import from_main
+    from distill.standin import missing, stand_in, without_download
+
+    reason = from_main(accelerator, lambda: missing(recipe.data))
+    if reason is None:
+        return replace(recipe, data=without_download(recipe.data))
+    recipe, done = stand_in(recipe)
+    console.say(f"rehearsal: {reason}. Until then {done}")
+    return recipe
 
 
 def _open_saved(

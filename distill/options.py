@@ -19,7 +19,10 @@ class RunOptions:
     verify_saved: Literal["use", "start", "never"] = "use"
     """When the checksum of each shard is compared: as it is first used, of all before training, or not at all."""
     dry_run: bool = False
-    """Check the recipe, take two real steps in a temporary folder, and say what the whole run would take."""
+    """Check the recipe, take two real steps in a temporary folder, and say what the whole run would take.
+
+    Synthetic images and random weights stand in for images and a teacher's weights that are not on this machine.
+    """
     resume: Literal["auto", "never"] = "auto"
     """auto: go on with an unfinished run in the folder; never: remove that run and start over."""
     workers: int | None = None

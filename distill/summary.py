@@ -97,10 +97,17 @@ def peak_memory() -> str:
 
     Pages that the two share are counted in both, so their sum is more than the run held.
     """
+    own, loader = peak_bytes(), peak_bytes(loaders=True)
+    if not own:
+        return ""
+    return f", with at most {own / 2**30:.1f} GiB of memory and {loader / 2**30:.1f} GiB in a loader, partly shared"
+
+
+def peak_bytes(*, loaders: bool = False) -> int:
+    """The most memory that this process, or its largest loader, held; 0 on Windows."""
     try:
         import resource
     except ImportError:
-        return ""
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    own, loader = (resource.getrusage(who).ru_maxrss * unit for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return f", with at most {own / 2**30:.1f} GiB of memory and {loader / 2**30:.1f} GiB in a loader, partly shared"
+    return resource.getrusage(resource.RUSAGE_CHILDREN if loaders else resource.RUSAGE_SELF).ru_maxrss * unit

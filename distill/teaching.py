@@ -45,11 +45,16 @@ def make_teacher(
     layers: Sequence[int],
     head: Heads | None,
     images: Images | None = None,
+    pretrained: bool = True,
 ) -> AnyFrozen:
-    """The recipe's teacher on this process's device, started for these layers; its runtime is checked on the images."""
+    """The recipe's teacher on this process's device, started for these layers; its runtime is checked on the images.
+
+    pretrained: False leaves its weights random, for a rehearsal.
+    """
     config: Any = recipe.teacher
     mapped = config.mapped(recipe.data.classes) if getattr(config, "class_map", None) else None
-    teacher: AnyFrozen = config.build(head=head, layers=layers, **({"class_map": mapped} if mapped else {}))
+    mapping = {"class_map": mapped} if mapped else {}
+    teacher: AnyFrozen = config.build(head=head, layers=layers, pretrained=pretrained, **mapping)
     # Under the autocast that it teaches under, for which its runtime is chosen.
     with console.rich.status("starting the teacher"), accelerator.autocast():
         return teacher.start(accelerator.device, layers, _first_views(recipe, images))

@@ -96,6 +96,10 @@ class Custom:
         """Where the weights come from, in a phrase."""
         return f"function {self.model}"
 
+    def weights_here(self) -> bool:
+        """True: the function brings its own."""
+        return True
+
     def build(self, *, head: Head | None = None, layers: Sequence[int] = (), pretrained: bool = True) -> FrozenTeacher:
         """As `Teacher.build`. pretrained is not used: the function decides on the weights."""
         from teachers import hooked

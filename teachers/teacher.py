@@ -101,6 +101,12 @@ class Teacher:
             return f"folder {student}"
         return source.plan(self).weights_source
 
+    def weights_here(self) -> bool:
+        """Whether the weights can be read without a network: a file, a package, or already fetched from the hub."""
+        from teachers import own_student, source
+
+        return own_student.folder(self) is not None or source.plan(self).weights_here
+
     def build(
         self,
         *,

@@ -1,7 +1,7 @@
 """How the frozen model runs: eagerly, or faster once it has been checked against eager. `choose` decides."""
 
 from teachers.runtime.agreement import smooth_noise
-from teachers.runtime.cache import cache_folder, weights_digest
+from teachers.runtime.cache import borrowed_cache, cache_folder, weights_digest
 from teachers.runtime.choose import check_installed, choose
 from teachers.runtime.contract import Answers, Core, Runtime, UnsuitableError, precision
 from teachers.runtime.eager import eager
@@ -11,6 +11,7 @@ __all__ = [
     "Core",
     "Runtime",
     "UnsuitableError",
+    "borrowed_cache",
     "cache_folder",
     "check_installed",
     "choose",
