@@ -13,51 +13,6 @@ import tyro
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare:
-    """Measure the teacher and the students of run folders on the same images.
-
-    Prints a table and writes report.json and report.md into the first run folder, or into --out.
-    """
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders, such as runs/quickstart runs/quickstart-alone."""
-    out: Path | None = None
-    """Folder for the reports; None: the first run folder."""
-    script: Path | None = None
-    """The recipes' script, where it has losses or data sets of its own. It is imported, so its code runs."""
-
-    def __call__(self) -> None:
-        if not self.runs:
-            raise ValueError("no run folder was named; name one such as runs/quickstart")
-        import torch
-        from accelerate import Accelerator
-
-        from distill import preflight
-        from distill.compare.report import closing_lines, table
-        from distill.compare.runs import compare_runs
-        from distill.console import Console
-        from distill.job import write_report
-        from distill.loader import cores
-        from distill.script import import_as_main
-
-        if self.script is not None:
-            import_as_main(self.script)
-        accelerator = Accelerator()
-        if accelerator.device.type == "cpu":
-            torch.set_num_threads(cores())
-        console = Console(main=accelerator.is_main_process)
-        out = self.out or self.runs[0]
-        if out != self.runs[0]:
-            preflight.check_folder(out)
-        rows = compare_runs(self.runs, accelerator, console)
-        if accelerator.is_main_process:
-            write_report(out, rows)
-        console.show(table(rows, console.rich.width))
-        for line in closing_lines(rows):
-            console.say(line)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Losses:
     """List the losses that a recipe can name, or show one in full: its options, formula and paper."""
 
@@ -115,6 +70,7 @@ class TeacherOfYourClasses:
 
 def main() -> None:
     """Parse the command line and do what it says; a user's error is one line and exit code 2."""
+    from distill.compare.command import Compare
     from distill.export.command import Export
     from distill.predict import Predict
     from distill.saved.command import Save

@@ -28,8 +28,10 @@ def recipe_of(script: Path) -> Recipe:
 
 
 def import_as_main(script: Path) -> None:
-    """Make the classes and functions of a script those of the running program, as in a run of it."""
-    # A class or function of a script that was run is known to recipe.json as one of __main__.
+    """Run a script's definitions, and make its classes and functions known as those of `__main__`.
+
+    So a class or function of a script that was run is known to recipe.json. ValueError if there is no such file.
+    """
     sys.path.insert(0, str(script.resolve().parent))  # as for a script that is run, which may import its neighbours
     try:
         names = runpy.run_path(str(script), run_name="__recipe__")
