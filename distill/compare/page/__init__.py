@@ -1,0 +1,6 @@
+"""The report as one self-contained page: `write(folder / "report.html", report, pictures)`."""
+
+from distill.compare.page.pictures import Eye, Pictures, draw
+from distill.compare.page.render import render, write
+
+__all__ = ["Eye", "Pictures", "draw", "render", "write"]
