@@ -1,4 +1,4 @@
-"""The report as one self-contained page: `write(folder / "report.html", report, pictures)`."""
+"""The report as one self-contained page: `write(folder, report, pictures)`."""
 
 from distill.compare.page.pictures import Eye, Pictures, draw
 from distill.compare.page.render import render, write

@@ -20,10 +20,16 @@ CUT_IMAGES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Eye:
-    """A model that can be looked into. preprocess: an image to what the module takes, [C, H, W]."""
+    """A model that can be looked into.
+
+    preprocess: an image to what the module takes, [1, C, H, W], on its device. forward: the same to logits [1, K],
+    through which gradients flow. logit: the logit of each class of the report; (): the same numbers.
+    """
 
     module: nn.Module
     preprocess: Callable[[Image], Tensor]
+    forward: Callable[[Tensor], Tensor]
+    logit: Sequence[int] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +77,9 @@ def draw(report: Mapping[str, Any], images: Images, eyes: Mapping[str, Eye]) -> 
         image = images[index][0]
         photos[index] = data_uri(_thumbnail(image), photo=True)
         for key, decision in {(key, decision) for key, at, decision in asked if at == index and key in eyes}:
-            x = _input(eyes[key], image)
-            heat, methods[key] = look(eyes[key].module, x, decision)
+            eye = eyes[key]
+            x = eye.preprocess(image)
+            heat, methods[key] = look(eye.module, eye.forward, x, eye.logit[decision] if eye.logit else decision)
             maps[key, index] = data_uri(overlaid(x[0].float().cpu().numpy(), heat.numpy(), MAP_PX), photo=True)
     inside = {key: found for key, eye in eyes.items() if (found := _inside(eye, images, sorted(photos) or [0]))}
     return Pictures(photos=photos, maps=maps, methods=methods, inside=inside)
@@ -95,12 +102,6 @@ def _questions(report: Mapping[str, Any]) -> set[tuple[str, int, int]]:
     return asked
 
 
-def _input(eye: Eye, image: Image) -> Tensor:
-    parameter = next(eye.module.parameters(), None)
-    x = eye.preprocess(image).unsqueeze(0)
-    return x if parameter is None else x.to(parameter.device)
-
-
 def _thumbnail(image: Image) -> Image:
     small = image.convert("RGB")
     small.thumbnail((2 * PHOTO_PX, PHOTO_PX))
@@ -114,7 +115,7 @@ def _inside(eye: Eye, images: Images, indices: Sequence[int]) -> Inside | None:
     vit = plain_vit(eye.module)
     if vit is None:
         return None
-    inputs = [(index, _input(eye, images[index][0])) for index in indices[:CUT_IMAGES]]
+    inputs = [(index, eye.preprocess(images[index][0])) for index in indices[:CUT_IMAGES]]
     high, wide = vit.patch_embed.proj.kernel_size
     likeness = inside.similarity(vit)
     return Inside(

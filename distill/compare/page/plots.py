@@ -100,7 +100,7 @@ def curves(report: Report) -> Plot | None:
     frame = Frame(
         x=Axis(low=0, high=max(x for x, _ in points) or 1, start=LEFT, end=RIGHT),
         y=upwards(heights, least=4, top=100),
-        x_label=report.get("curve_unit", "step"),
+        x_label="epoch",
         y_label="validation top-1, %",
     )
     marks = []

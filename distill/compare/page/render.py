@@ -17,9 +17,9 @@ from distill.compare.page.pictures import Pictures, shown
 HERE = Path(__file__).parent
 
 
-def write(path: Path, report: Mapping[str, Any], pictures: Pictures | None = None) -> None:
-    """Write the page of a report; a reader never sees half of it."""
-    folder.write(path, render(report, pictures))
+def write(out: Path, report: Mapping[str, Any], pictures: Pictures | None = None) -> None:
+    """Write the page of a report into the folder as report.html; a reader never sees half of it."""
+    folder.write(out / "report.html", render(report, pictures))
 
 
 def render(report: Mapping[str, Any], pictures: Pictures | None = None) -> str:
@@ -69,6 +69,7 @@ def _context(report: Mapping[str, Any], pictures: Pictures) -> dict[str, Any]:
         "contents": _contents(parts),
         "called": lambda at: _called(report, at),
         "points": words.points,
+        "breakable": words.breakable,
         "swatch": svg.swatch,
         "series_count": svg.SERIES,
         "style": Markup((HERE / "page.css").read_text(encoding="utf-8")),

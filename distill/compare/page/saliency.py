@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,24 +12,27 @@ from torch import Tensor, nn
 
 from students import ViT
 from students.vit import Attention
-from teachers.frozen import FrozenTeacher
 
 ROLLOUT, GRAD_CAM, GRADIENT = "attention rollout", "Grad-CAM", "input gradient"
 
 
-def look(module: nn.Module, x: Tensor, label: int) -> tuple[Tensor, str]:
-    """A map [h, w] in 0..1 of where the model looks in one normalised image [1, C, H, W], and the name of the method.
+Forward = Callable[[Tensor], Tensor]
+"""Normalised images [B, C, H, W] -> logits [B, K], through which gradients flow."""
+
+
+def look(module: nn.Module, forward: Forward, x: Tensor, label: int) -> tuple[Tensor, str]:
+    """A map [h, w] in 0..1 of where a model looks in one normalised image [1, C, H, W], and the name of the method.
 
     Attention rollout (arXiv:2005.00928) for plain Vision Transformers, which asks no class; for models whose features
-    are a grid Grad-CAM (arXiv:1610.02391) of the class `label`; for the rest the size of the gradient at the pixels.
-    The module is in eval mode; its parameters get no gradient.
+    are a grid Grad-CAM (arXiv:1610.02391) of logit `label`; for the rest the size of the gradient at the pixels.
+    module: in eval mode; forward: what it answers, maybe by another head. Its parameters get no gradient.
     """
     vit = plain_vit(module)
     if vit is not None and (seen := rollout(vit, x)) is not None:
         return _scaled(seen), ROLLOUT
-    if (seen := grad_cam(module, x, label)) is not None:
+    if (seen := grad_cam(module, forward, x, label)) is not None:
         return _scaled(seen), GRAD_CAM
-    return _scaled(input_gradient(module, x, label)), GRADIENT
+    return _scaled(input_gradient(forward, x, label)), GRADIENT
 
 
 def plain_vit(module: nn.Module) -> Any:
@@ -67,47 +70,45 @@ def rollout(vit: Any, x: Tensor) -> Tensor | None:
     return asking.mean(0)[prefix:].unflatten(0, (rows, columns))
 
 
-def grad_cam(module: nn.Module, x: Tensor, label: int) -> Tensor | None:
-    """Grad-CAM [h, w] of a class on the grid that the model's head pools; None where its features are no grid."""
-    model: Any = module.model if isinstance(module, FrozenTeacher) else module
-    if not hasattr(model, "forward_features"):
+def grad_cam(module: Any, forward: Forward, x: Tensor, label: int) -> Tensor | None:
+    """Grad-CAM [h, w] of a logit on the grid that the model's head reads; None where its features are no grid."""
+    if not hasattr(module, "forward_features"):
         return None
-    with torch.no_grad():
-        features = model.forward_features(x)
-    if not isinstance(features, Tensor) or features.ndim != 4:
+    kept: list[Tensor] = []
+    with torch.enable_grad(), _features_of(module, kept):
+        logits = forward(x.detach().clone().requires_grad_())
+    if not kept or not isinstance(kept[0], Tensor) or kept[0].ndim != 4:
         return None
-    features = features.detach().requires_grad_()
-    with torch.enable_grad():
-        score = _logits_of(module, model, features)[0, label]
-        (gradient,) = torch.autograd.grad(score, features)
-    channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
-    over = (0, 1) if channels_last else (1, 2)
-    weights = gradient[0].mean(over, keepdim=True)
-    return (weights * features[0]).sum(-1 if channels_last else 0).relu().detach()
+    (gradient,) = torch.autograd.grad(logits[0, label], kept[0])
+    features, gradient = kept[0][0].detach().float(), gradient[0].float()
+    if getattr(module, "output_fmt", "NCHW") == "NHWC":
+        features, gradient = features.permute(2, 0, 1), gradient.permute(2, 0, 1)
+    return (gradient.mean((1, 2), keepdim=True) * features).sum(0).relu()
 
 
-def input_gradient(module: nn.Module, x: Tensor, label: int) -> Tensor:
-    """The size of the gradient of a class's logit at each pixel, over the channels, softened: [H, W]."""
-    model: Any = module.model if isinstance(module, FrozenTeacher) else module
+def input_gradient(forward: Forward, x: Tensor, label: int) -> Tensor:
+    """The size of the gradient of a logit at each pixel, over the channels, softened: [H, W]."""
     x = x.detach().clone().requires_grad_()
     with torch.enable_grad():
-        frozen = isinstance(module, FrozenTeacher)
-        logits = _logits_of(module, model, model.forward_features(x)) if frozen else model(x)
-        (gradient,) = torch.autograd.grad(logits[0, label], x)
+        (gradient,) = torch.autograd.grad(forward(x)[0, label], x)
     soft = max(round(min(x.shape[-2:]) / 28), 1)
-    size = 2 * soft + 1
-    return F.avg_pool2d(gradient.abs().sum(1, keepdim=True), size, stride=1, padding=soft)[0, 0].detach()
+    return F.avg_pool2d(gradient.abs().sum(1, keepdim=True), 2 * soft + 1, stride=1, padding=soft)[0, 0]
 
 
-def _logits_of(module: nn.Module, model: Any, features: Any) -> Tensor:
-    """Logits [B, K] of a model's features, by the head and the class map of a frozen teacher."""
-    if not isinstance(module, FrozenTeacher):
-        return model.forward_head(features)
-    if module.head is None:
-        logits = model.forward_head(features)
-    else:
-        logits = module.head(model.forward_head(features, pre_logits=True))
-    return logits if module.class_map is None else module.class_map(logits)
+@contextmanager
+def _features_of(module: Any, into: list[Tensor]) -> Iterator[None]:
+    """While it runs, what `forward_features` gives is appended."""
+    own = module.forward_features
+
+    def forward_features(x: Tensor) -> Tensor:
+        into.append(own(x))
+        return into[-1]
+
+    module.forward_features = forward_features  # of this object, in front of its class's
+    try:
+        yield
+    finally:
+        del module.forward_features
 
 
 @contextmanager

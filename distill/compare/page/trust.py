@@ -42,7 +42,10 @@ def _reliability_line(frame: Frame, number: int, found: Mapping[str, Any], how: 
     bins = [each for each in found["bins"] if each["images"]]
     largest = max((each["images"] for each in bins), default=1)
     points: list[Point] = [(100 * each["confidence"], 100 * each["accuracy"]) for each in bins]
-    parts = [frame.line(points, number, title=how)] if points else []
+    # A bin of one image is right or wrong, at 0 or 100 %: a line through it would be of noise.
+    enough = min(sum(each["images"] for each in bins) / 200, 10)
+    joined = [point for point, each in zip(points, bins, strict=True) if each["images"] >= enough]
+    parts = [frame.line(joined, number, title=how)] if joined else []
     for point, each in zip(points, bins, strict=True):
         x, y = frame.at(point)
         title = f"{how}: {each['images']:,} images, confidence {point[0]:.1f} %, accuracy {point[1]:.1f} %"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+
+from markupsafe import Markup, escape
 
 NONE = "–"
 
@@ -57,3 +60,8 @@ def times(ratio: float) -> str:
 def listed(words: list[str]) -> str:
     """a, b and c"""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def breakable(name: str) -> Markup:
+    """The name, escaped, with places where a line may break behind _ - / . and :"""
+    return Markup(re.sub(r"(?<=\w)([_/.:-])(?=\w)", r"\1<wbr>", str(escape(name))))
