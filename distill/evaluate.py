@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Model = Callable[[Tensor], Tensor]
 """Views [B, C, H, W] -> logits [B, K]."""
 
+SUMS = 7 + 3 * BINS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
@@ -57,7 +59,7 @@ def score(
     each took a part of the batches. advance: told the number of images done, for a progress bar.
     """
     reference = reference or {}
-    sums = {name: torch.zeros(7 + 3 * BINS, dtype=torch.float64) for name in models}
+    sums = {name: torch.zeros(SUMS, dtype=torch.float64) for name in models}
     classes = 0
     for batch in batches:
         views = batch.views.to(device, non_blocking=True)
@@ -66,9 +68,9 @@ def score(
         for name, own in logits.items():
             classes = own.shape[-1]
             other = logits[reference[name]] if name in reference else None
-            sums[name] += _count(own, labels, other).cpu()
+            sums[name] += count(own, labels, other).cpu()
         advance(len(views))
-    return {name: _score(reduce(sums[name]).tolist(), name in reference, classes, total) for name in models}
+    return {name: scored(reduce(sums[name]).tolist(), name in reference, classes, total) for name in models}
 
 
 def summed(accelerator: Accelerator) -> Callable[[Tensor], Tensor]:
@@ -82,7 +84,8 @@ def summed(accelerator: Accelerator) -> Callable[[Tensor], Tensor]:
     return reduce
 
 
-def _count(logits: Tensor, labels: Tensor | None, reference: Tensor | None) -> Tensor:
+def count(logits: Tensor, labels: Tensor | None, reference: Tensor | None) -> Tensor:
+    """The sums over images that make a `Score`, float64 [SUMS], of logits [B, K], labels [B], others' [B, K]."""
     log_p = logits.log_softmax(-1)
     labelled = top1 = top5 = nll = agree = kl = 0.0
     table = torch.zeros(BINS, 3, dtype=torch.float64)
@@ -98,7 +101,8 @@ def _count(logits: Tensor, labels: Tensor | None, reference: Tensor | None) -> T
     return torch.cat([counts, table.flatten()])
 
 
-def _score(sums: list[float], compared: bool, classes: int, total: int) -> Score:
+def scored(sums: list[float], compared: bool, classes: int, total: int) -> Score:
+    """The score of what `count` summed. compared: against a reference; total: the size of the set."""
     images, labelled, top1, top5, nll, agree, kl = sums[:7]
     assert images == total, f"{images:.0f} images were counted, but the set has {total}"
     return Score(

@@ -18,7 +18,6 @@ from distill.recipe import Recipe
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from distill.compare.runs import Row
     from distill.console import Console
     from distill.preflight import Plan
     from distill.saved.manifest import Manifest
@@ -153,12 +152,14 @@ def _distil(
     saved: SavedOutputs | None,
 ) -> None:
     import students
-    from distill.compare import report, runs
+    from distill.compare.carry_out import at_the_end_of_a_run
+    from distill.compare.models import student_candidate, teacher_candidate
+    from distill.compare.terms import of_views
+    from distill.compare.validation import Validation, data_name
     from distill.console import clock
     from distill.summary import pairs_table, peak_memory, rows
     from distill.teaching import fitted_head, make_teacher
     from distill.train import train
-    from distill.views import val_transform
 
     began = time.perf_counter()
     recipe, workers = plan.recipe, _workers(options, accelerator)
@@ -188,27 +189,16 @@ def _distil(
 
     # What is measured is what was exported.
     exported = students.load(out / "student").to(accelerator.device)
-    candidates = [runs.student_candidate(exported, out, accelerator, baseline=recipe.teacher is None)]
+    seen = {"terms": of_views(recipe.views, recipe.view_size, recipe.student.in_chans), "names": plan.classes}
+    candidates = [student_candidate(exported, out, accelerator, baseline=recipe.teacher is None, **seen)]
     if teacher:
-        candidates.insert(0, runs.teacher_candidate(teacher, accelerator))
-    transform = val_transform(recipe.views, plan.recipe.view_size, recipe.student.in_chans)
-    measured = runs.measure(candidates, plan.val, transform, accelerator, console)
-    if accelerator.is_main_process:
-        write_report(out, measured)
-    console.show(report.table(measured, console.rich.width))
+        candidates.insert(0, teacher_candidate(teacher, accelerator, **seen))
+    images = Validation(data_name(recipe.data), plan.val, plan.classes)
+    at_the_end_of_a_run(candidates, images, out, accelerator, console)
     if saved:
         console.say(f"the teacher was not loaded; python -m distill compare {out} measures it too")
     console.say(f"student: {out / 'student'}   report: {out / 'report.md'}")
     console.say(f"took {clock(time.perf_counter() - began)}{peak_memory()}")
-
-
-def write_report(out: Path, rows: Sequence[Row]) -> None:
-    """Write report.md and, last because it marks a run as finished, report.json."""
-    from distill import folder
-    from distill.compare import report, runs
-
-    folder.write(out / "report.md", report.markdown(rows))
-    folder.write(out / "report.json", runs.as_json(rows))
 
 
 def _accelerator(options: RunOptions, out: Path) -> Accelerator:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import runpy
 import sys
 from pathlib import Path
+from types import FunctionType
 
 from distill.recipe import Recipe
 
@@ -23,3 +25,18 @@ def recipe_of(script: Path) -> Recipe:
     if not isinstance(recipe, Recipe):
         raise ValueError(f"{script} has no Recipe named recipe; write recipe = Recipe(...) and then run(recipe) in it")
     return recipe
+
+
+def import_as_main(script: Path) -> None:
+    """Run a script's definitions, and make its classes and functions known as those of `__main__`.
+
+    So a class or function of a script that was run is known to recipe.json. ValueError if there is no such file.
+    """
+    sys.path.insert(0, str(script.resolve().parent))  # as for a script that is run, which may import its neighbours
+    try:
+        names = runpy.run_path(str(script), run_name="__recipe__")
+    except OSError as error:
+        raise ValueError(f"the script {script} cannot be read ({error.strerror}); name the recipe's file") from None
+    for name, value in names.items():
+        if isinstance(value, type) or (isinstance(value, FunctionType) and value.__module__ == "__recipe__"):
+            setattr(sys.modules["__main__"], name, value)
