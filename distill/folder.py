@@ -11,7 +11,7 @@ from typing import Any, Literal
 from distill.recipe import Recipe, differences, from_json, to_json
 
 OURS = ("recipe.json", "metrics.jsonl", "checkpoints", "student", "teacher_head.safetensors", "saved_outputs.json")
-REPORTS = ("report.json", "report.md")
+REPORTS = ("report.json", "report.md", "report.html")
 TRACKERS = ("distill",)
 
 

@@ -100,7 +100,8 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
             return out
         state = from_main(accelerator, lambda: _claim(out, plan, options, saved))
         if state == "finished":
-            console.say(f"{out} is finished; nothing to do. See {out / 'report.md'}, or start over with --resume never")
+            page = out / "report.html"
+            console.say(f"{out} is finished; nothing to do. See {page}, or start over with --resume never")
             return out
         _distil(plan, options, accelerator, console, out, saved)
         accelerator.wait_for_everyone()  # one that leaves early takes the connections of the others with it
@@ -197,7 +198,7 @@ def _distil(
     at_the_end_of_a_run(candidates, images, out, accelerator, console)
     if saved:
         console.say(f"the teacher was not loaded; python -m distill compare {out} measures it too")
-    console.say(f"student: {out / 'student'}   report: {out / 'report.md'}")
+    console.say(f"student: {out / 'student'}   report: {out / 'report.html'}")
     console.say(f"took {clock(time.perf_counter() - began)}{peak_memory()}")
 
 

@@ -79,7 +79,11 @@ def draw(report: Mapping[str, Any], images: Images, eyes: Mapping[str, Eye]) -> 
         for key, decision in {(key, decision) for key, at, decision in asked if at == index and key in eyes}:
             eye = eyes[key]
             x = eye.preprocess(image)
-            heat, methods[key] = look(eye.module, eye.forward, x, eye.logit[decision] if eye.logit else decision)
+            logit = eye.logit[decision] if eye.logit else decision
+            try:
+                heat, methods[key] = look(eye.module, eye.forward, x, logit)
+            except RuntimeError:  # through somebody's module no gradient may flow; the report is worth more than a map
+                continue
             maps[key, index] = data_uri(overlaid(x[0].float().cpu().numpy(), heat.numpy(), MAP_PX), photo=True)
     inside = {key: found for key, eye in eyes.items() if (found := _inside(eye, images, sorted(photos) or [0]))}
     return Pictures(photos=photos, maps=maps, methods=methods, inside=inside)
