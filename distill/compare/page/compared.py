@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.compare.page.html import write
 from distill.compare.page.pictures import Eye, draw
-from distill.compare.page.render import write
 
 if TYPE_CHECKING:
     from distill.compare.candidate import Candidate
