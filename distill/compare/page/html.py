@@ -64,6 +64,7 @@ def _context(report: Mapping[str, Any], pictures: Pictures) -> dict[str, Any]:
         **_forests(models),
         "loss_series": list(dict.fromkeys(n for plot in parts["losses"] for n in plot.series)),
         "how_accuracy": _how_accuracy(parts),
+        "how_robust": _how_robust(report["data"]),
         "how_gallery": _how_gallery(report, reference, pictures),
         "definitions": definitions.of(report, list(pictures.methods.values())),
         "contents": _contents(parts),
@@ -112,6 +113,12 @@ def _how_accuracy(parts: Mapping[str, Any]) -> str:
     if parts["curves"]:
         said.append("Training: accuracy on the validation images; dotted, the level of the reference.")
     return " ".join(said)
+
+
+def _how_robust(data: Mapping[str, Any]) -> str:
+    said = "Top-1 as an image is made worse, from as it is (0) to the strongest corruption (5)"
+    some = data.get("corrupted")
+    return f"{said}; from 1 on, of {some:,} of the images." if some and some < data["images"] else f"{said}."
 
 
 def _how_gallery(report: Mapping[str, Any], reference: int | None, pictures: Pictures) -> str:

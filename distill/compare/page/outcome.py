@@ -53,10 +53,9 @@ def _cheaper(student: Model, reference: Model) -> list[tuple[str, str]]:
     own, its = ((model.get("cost") or {}).get("throughput") for model in (student, reference))
     if own and its:
         ratio = own["median"] / its["median"]
-        where = (student.get("cost") or {}).get("device")
-        found.append(
-            (times(max(ratio, 1 / ratio)), f"{'faster' if ratio >= 1 else 'slower'} on {where or 'this machine'}")
-        )
+        device = (student.get("cost") or {}).get("device") or "this machine"
+        where = "this CPU" if device == "cpu" else device
+        found.append((times(max(ratio, 1 / ratio)), f"{'faster' if ratio >= 1 else 'slower'} on {where}"))
     return found
 
 

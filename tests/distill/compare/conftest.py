@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -102,7 +104,7 @@ def eyes():
     from students.preprocess import Preprocess
 
     torch.manual_seed(0)
-    small = {"img_size": 28, "patch_size": 7, "in_chans": 1, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    small: Any = {"img_size": 28, "patch_size": 7, "in_chans": 1, "embed_dim": 16, "depth": 2, "num_heads": 2}
     vit = ViTConfig(**small, num_classes=10).build().eval()
     theirs = timm.create_model("vit_tiny_patch16_224", **small, num_classes=10).eval()
     cnn = timm.create_model("test_efficientnet.r160_in1k", pretrained=False, in_chans=1, num_classes=10).eval()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import timm
@@ -16,12 +18,12 @@ from distill.compare.page.pixels import mosaic
 from distill.compare.page.saliency import GRAD_CAM, GRADIENT, ROLLOUT, grad_cam, input_gradient, look, rollout
 from students import ViTConfig
 
-SMALL = {"img_size": 28, "patch_size": 7, "in_chans": 1, "embed_dim": 16, "depth": 3, "num_heads": 2}
+SMALL: Any = {"img_size": 28, "patch_size": 7, "in_chans": 1, "embed_dim": 16, "depth": 3, "num_heads": 2}
 
 
-def build(**more):
+def build(**more: Any) -> Any:
     torch.manual_seed(1)
-    model = ViTConfig(**SMALL, num_classes=5, **more).build().eval()
+    model: Any = ViTConfig(**SMALL, num_classes=5, **more).build().eval()
     for block in model.blocks:
         nn.init.normal_(block.attn.qkv.weight, std=0.6)  # or every patch would be attended alike
     return model
@@ -39,12 +41,14 @@ def test_rollout_of_even_attention_by_hand():
 @pytest.mark.parametrize("pool", ["token", "avg"])
 def test_rollout_of_ours_equals_that_of_timm(pool):
     ours = build(global_pool=pool)
-    theirs = timm.create_model("vit_tiny_patch16_224", **SMALL, num_classes=5, global_pool=pool).eval()
+    theirs: Any = timm.create_model("vit_tiny_patch16_224", **SMALL, num_classes=5, global_pool=pool).eval()
     theirs.load_state_dict(ours.state_dict())
     fused = [block.attn.fused_attn for block in theirs.blocks]
     x = torch.randn(1, 1, 28, 28)
-    torch.testing.assert_close(rollout(ours, x), rollout(theirs, x))
-    assert rollout(ours, x).std() > 1e-3
+    seen = rollout(ours, x)
+    assert seen is not None
+    torch.testing.assert_close(seen, rollout(theirs, x))
+    assert seen.std() > 1e-3
     assert [block.attn.fused_attn for block in theirs.blocks] == fused  # it is left as it was
     assert not any(module._forward_hooks for module in (*ours.modules(), *theirs.modules()))
 
@@ -113,7 +117,9 @@ def test_similarity_of_one_hot_positions():
     model = build()
     with torch.no_grad():
         model.pos_embed[0, 1:] = 3 * torch.eye(16)
-    np.testing.assert_allclose(similarity(model).reshape(16, 16), np.eye(16))
+    alike = similarity(model)
+    assert alike is not None
+    np.testing.assert_allclose(alike.reshape(16, 16), np.eye(16), atol=1e-7)
 
 
 def test_a_mosaic_by_hand():
