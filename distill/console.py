@@ -62,10 +62,10 @@ class Console:
             yield TrainProgress(self, bar, steps, start, batch_size)
 
     @contextmanager
-    def counting(self, title: str, total: int) -> Iterator[_Counter]:
-        """Live progress of work that is counted in images."""
+    def counting(self, title: str, total: int, unit: str = "images") -> Iterator[_Counter]:
+        """Live progress of work that is counted in images, or in another unit."""
         with self._bar() as bar:
-            counter = _Counter(self, bar, title, total)
+            counter = _Counter(self, bar, title, total, unit)
             yield counter
             counter.finish()
 
@@ -118,20 +118,20 @@ class TrainProgress:
 class _Counter:
     """Counts images towards a total."""
 
-    def __init__(self, console: Console, bar: Progress, title: str, total: int) -> None:
-        self.console, self.bar, self.title, self.total, self.done = console, bar, title, total, 0
+    def __init__(self, console: Console, bar: Progress, title: str, total: int, unit: str) -> None:
+        self.console, self.bar, self.title, self.total, self.unit, self.done = console, bar, title, total, unit, 0
         self.task: TaskID = bar.add_task(escape(title), total=total, detail="")
         self.began = time.perf_counter()
 
     def advance(self, images: int) -> None:
         self.done += images
         rate = self.done / (time.perf_counter() - self.began)
-        self.bar.update(self.task, completed=self.done, detail=f"{rate:.0f} images/s")
+        self.bar.update(self.task, completed=self.done, detail=f"{rate:.0f} {self.unit}/s")
 
     def finish(self) -> None:
         if not self.console.rich.is_terminal:
             seconds = time.perf_counter() - self.began
-            self.console.say(f"{self.title}: {self.done:,} images in {clock(seconds)}")
+            self.console.say(f"{self.title}: {self.done:,} {self.unit} in {clock(seconds)}")
 
 
 def _share(share: float, images: int) -> str:

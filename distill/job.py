@@ -154,7 +154,7 @@ def _distil(
 ) -> None:
     import students
     from distill.compare.carry_out import at_the_end_of_a_run
-    from distill.compare.models import student_candidate, teacher_candidate
+    from distill.compare.models import student_candidate, teacher_candidate, weights_file
     from distill.compare.terms import of_views
     from distill.compare.validation import Validation, data_name
     from distill.console import clock
@@ -193,7 +193,8 @@ def _distil(
     seen = {"terms": of_views(recipe.views, recipe.view_size, recipe.student.in_chans), "names": plan.classes}
     candidates = [student_candidate(exported, out, accelerator, baseline=recipe.teacher is None, **seen)]
     if teacher:
-        candidates.insert(0, teacher_candidate(teacher, accelerator, **seen))
+        file = weights_file(recipe.teacher) if recipe.teacher else None
+        candidates.insert(0, teacher_candidate(teacher, accelerator, file=file, **seen))
     images = Validation(data_name(recipe.data), plan.val, plan.classes)
     at_the_end_of_a_run(candidates, images, out, accelerator, console)
     if saved:

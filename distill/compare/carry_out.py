@@ -35,7 +35,8 @@ def carry_out(options: Compare) -> None:
 
     accelerator = Accelerator()
     if accelerator.device.type == "cpu":
-        torch.set_num_threads(max(cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1))
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(options.threads or max(cores() // here, 1))
     console = Console(main=accelerator.is_main_process)
     what = from_main(accelerator, lambda: named.read(options.models))
     out = options.out or next(iter(what.runs), Path("runs/compare"))

@@ -46,7 +46,7 @@ def _macs(value: int | None) -> str:
 
 
 def _bytes(value: int | None) -> str:
-    return NONE if value is None else f"{value / 1e6:.1f} MB"
+    return NONE if value is None else f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.0f} kB"
 
 
 def _range(value: Mapping[str, float] | None, digits: int) -> str:

@@ -45,6 +45,8 @@ class Compare:
     """At most so many images for them, evenly spaced."""
     cka_images: int = 1024
     """At most so many images for the comparison of layers, evenly spaced; 0: none."""
+    threads: int | None = None
+    """CPU threads of each process; None: the cores of the machine shared evenly."""
     onnx: OnnxInput = field(default_factory=OnnxInput)
     script: Path | None = None
     """The recipes' script, where it has losses or data sets of its own. It is imported, so its code runs."""
@@ -61,7 +63,7 @@ class Compare:
 
     def check(self) -> None:
         """ValueError for an option out of its range."""
-        for name, least in (("images", 1), ("corruption_images", 1), ("cka_images", 0)):
+        for name, least in (("images", 1), ("threads", 1), ("corruption_images", 1), ("cka_images", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"--{name.replace('_', '-')} is {value}; use {least} or more")

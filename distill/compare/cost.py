@@ -13,6 +13,9 @@ from torch import Tensor
 from distill.compare.candidate import Candidate
 
 ROUNDS = 5
+FEWEST_ROUNDS = 3
+LONG_SECONDS = 60.0
+"""After so long, no more than FEWEST_ROUNDS are taken."""
 THROUGHPUT_BATCH = 64
 LEAST_SECONDS = 0.1
 """What one timing lasts at least, by repeating a short forward, so that the clock's grain does not matter."""
@@ -24,6 +27,7 @@ def costs(candidates: Sequence[Candidate], device: torch.device, said: Callable[
 
     So a machine that becomes slower meanwhile is as slow for all. said: called after every timing.
     """
+    began = time.perf_counter()
     inputs = [{size: _input(candidate, size, device) for size in (1, THROUGHPUT_BATCH)} for candidate in candidates]
     seconds: list[dict[int, list[float]]] = [{1: [], THROUGHPUT_BATCH: []} for _ in candidates]
     peaks = [_peak_bytes(c.forward, x[THROUGHPUT_BATCH], device) for c, x in zip(candidates, inputs, strict=True)]
@@ -31,7 +35,9 @@ def costs(candidates: Sequence[Candidate], device: torch.device, said: Callable[
         {size: _repeats(candidate.forward, x, device) for size, x in by_size.items()}
         for candidate, by_size in zip(candidates, inputs, strict=True)
     ]
-    for _ in range(ROUNDS):
+    for taken in range(ROUNDS):
+        if taken >= FEWEST_ROUNDS and time.perf_counter() - began > LONG_SECONDS:
+            break
         for number, candidate in enumerate(candidates):
             for size, x in inputs[number].items():
                 seconds[number][size].append(_timed(candidate.forward, x, device, repeats[number][size]))
@@ -43,6 +49,7 @@ def costs(candidates: Sequence[Candidate], device: torch.device, said: Callable[
             "latency_ms": _spread([1000 * t for t in seconds[number][1]]),
             "throughput": _spread([THROUGHPUT_BATCH / t for t in seconds[number][THROUGHPUT_BATCH]]),
             "peak_bytes": peaks[number],
+            "rounds": len(seconds[number][1]),
             "device": _name(device, candidate),
             "threads": torch.get_num_threads(),
         }
@@ -51,7 +58,7 @@ def costs(candidates: Sequence[Candidate], device: torch.device, said: Callable[
 
 
 def timings(candidates: Sequence[Candidate]) -> int:
-    """How often `costs` calls `said`."""
+    """How often `costs` calls `said` at most."""
     return 2 * ROUNDS * len(candidates)
 
 
@@ -78,7 +85,10 @@ def _input(candidate: Candidate, size: int, device: torch.device) -> Tensor:
 
 
 def _repeats(forward: Callable[[Tensor], Any], x: Tensor, device: torch.device) -> int:
-    _timed(forward, x, device, 1)  # warms up
+    """How often a forward is repeated in one timing. The model is warm afterwards."""
+    first = _timed(forward, x, device, 1)
+    if first > 10 * LEAST_SECONDS:
+        return 1
     return max(1, round(LEAST_SECONDS / max(_timed(forward, x, device, 1), 1e-5)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,14 +12,15 @@ MOST = 12
 
 
 class Disagreements:
-    """The most confident disagreements so far: at most MOST of every class, of which one knows only those seen.
+    """The MOST chosen disagreements so far: the most confident of every class first, then their seconds, and so on.
 
     Confidence is the product of both models' largest probabilities. An image's class is its label, or the reference's
-    decision where it has none.
+    decision where it has none. No more is kept than is chosen, because one that is passed over now never comes back:
+    what comes later only pushes others down.
     """
 
     def __init__(self) -> None:
-        self.of_class: dict[int, list[dict[str, Any]]] = {}
+        self.chosen: list[dict[str, Any]] = []
 
     def add(self, reference: Tensor, own: Tensor, labels: Tensor | None, index: Tensor) -> None:
         """Logits [B, K] of both, labels [B] or None, indices [B] in the set."""
@@ -26,25 +28,16 @@ class Disagreements:
         k = min(5, ours.shape[-1])
         their_top, our_top = theirs.topk(k), ours.topk(k)
         differ = (their_top.indices[:, 0] != our_top.indices[:, 0]).nonzero().squeeze(1).tolist()
-        found = (_entry(row, their_top, our_top, labels, index) for row in differ)
-        self.merge(found)
+        self.merge(_entry(row, their_top, our_top, labels, index) for row in differ)
 
     def merge(self, entries: Iterable[dict[str, Any]]) -> None:
         """Take in entries, such as another process's."""
-        for entry in entries:
-            best = self.of_class.setdefault(_class_of(entry), [])
-            best.append(entry)
-            best.sort(key=_order)
-            del best[MOST:]
-
-    def entries(self) -> list[dict[str, Any]]:
-        """All that are kept."""
-        return [entry for best in self.of_class.values() for entry in best]
-
-    def chosen(self) -> list[dict[str, Any]]:
-        """At most MOST: the most confident of every class first, then their seconds, and so on."""
-        ranked = [(place, *_order(entry), entry) for best in self.of_class.values() for place, entry in enumerate(best)]
-        return [row[-1] for row in sorted(ranked, key=lambda row: row[:-1])[:MOST]]
+        places: Counter[int] = Counter()
+        ranked = []
+        for entry in sorted([*self.chosen, *entries], key=_order):
+            ranked.append((places[_class_of(entry)], *_order(entry), entry))
+            places[_class_of(entry)] += 1
+        self.chosen = [row[-1] for row in sorted(ranked, key=lambda row: row[:-1])[:MOST]]
 
 
 def _entry(row: int, theirs: Any, ours: Any, labels: Tensor | None, index: Tensor) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,19 +82,21 @@ class Comparison:
             model["kept"] = self._kept(candidate, measured)
             models.append(model | {"robustness": robustness[number], "cost": expenses[number]})
         labelled = sum(row["images"] for row in models[0]["per_class"])
-        return {
-            "schema": SCHEMA,
-            "data": {
-                "name": self.validation.name,
-                "images": len(indices),
-                "labelled": labelled,
-                "corrupted": corrupted,
-                "classes": list(self.space.classes),
-            },
-            "reference": self.reference.key if self.reference else None,
-            "models": models,
-            "curves": from_main(self.accelerator, self._curves),
-        }
+        return finite(
+            {
+                "schema": SCHEMA,
+                "data": {
+                    "name": self.validation.name,
+                    "images": len(indices),
+                    "labelled": labelled,
+                    "corrupted": corrupted,
+                    "classes": list(self.space.classes),
+                },
+                "reference": self.reference.key if self.reference else None,
+                "models": models,
+                "curves": from_main(self.accelerator, self._curves),
+            }
+        )
 
     def _one_pass(self, indices: Sequence[int]) -> dict[str, dict[str, Any]]:
         classes = len(self.space.classes)
@@ -189,7 +192,7 @@ class Comparison:
         """By the main process, while the others wait and leave it the machine."""
 
         def found() -> list[dict[str, Any] | None]:
-            with self.console.counting("cost", cost.timings(self.candidates)) as counter:
+            with self.console.counting("cost", cost.timings(self.candidates), "timings") as counter:
                 return cost.costs(self.candidates, self.accelerator.device, lambda: counter.advance(1))
 
         return from_main(self.accelerator, found)
@@ -227,3 +230,12 @@ class Comparison:
         from accelerate.utils import gather_object
 
         return gather_object([value]) if self.accelerator.num_processes > 1 else [value]
+
+
+def finite(value: Any) -> Any:
+    """The value with None for every number in it that JSON has no word for, such as an infinite KL."""
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

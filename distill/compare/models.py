@@ -17,6 +17,7 @@ from students.outputs import Shapes
 from students.preprocess import Preprocess
 from teachers import FrozenTeacher, Teacher, own_student, source
 from teachers.classnames import class_names
+from teachers.ensemble import AnyTeacher
 from teachers.frozen_ensemble import AnyFrozen, FrozenEnsemble
 from teachers.runtime.eager import eager
 
@@ -116,14 +117,19 @@ def timm_candidate(word: str, accelerator: Accelerator, *, fast: bool) -> Candid
     """
     config = Teacher(name=word, runtime="auto" if fast else "eager")
     folder = own_student.folder(config)
-    terms, also_called, file = _of_student(folder) if folder else _of_timm(config)
+    terms, also_called = _of_student(folder) if folder else _of_timm(config)
     teacher = config.build().start(accelerator.device)
     if teacher.num_classes < 1:
         raise ValueError(f"'{word}' has no class head, so it decides nothing; name a model with one")
     path = Path(word.removeprefix("local-dir:"))
     name = f"{path.parent.name}/{path.name}" if path.is_dir() and path.name == "student" else path.name
     candidate = teacher_candidate(
-        teacher, accelerator, terms=terms, names=config.label_names() or (), source=config.weights_source(), file=file
+        teacher,
+        accelerator,
+        terms=terms,
+        names=config.label_names() or (),
+        source=config.weights_source(),
+        file=weights_file(config),
     )
     return replace(candidate, role="model", name=name if path.is_dir() else word, also_called=also_called)
 
@@ -133,24 +139,35 @@ def num_params(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _of_student(folder: Path) -> tuple[Terms, tuple[Mapping[str, int], ...], Path | None]:
+def _of_student(folder: Path) -> tuple[Terms, tuple[Mapping[str, int], ...]]:
     content = json.loads((folder / "config.json").read_text(encoding="utf-8"))["pretrained_cfg"]
     channels, height, width = content["input_size"]
     terms = Terms((height, width), channels, content["crop_pct"], content["interpolation"])
     names = content.get("label_names") or ()
     table: Mapping[str, int] = {name: index for index, name in enumerate(names)}
-    return terms, ((table,) if names else ()), _weights_in(folder)
+    return terms, ((table,) if names else ())
 
 
-def _of_timm(config: Teacher) -> tuple[Terms, tuple[Mapping[str, int], ...], Path | None]:
+def _of_timm(config: Teacher) -> tuple[Terms, tuple[Mapping[str, int], ...]]:
     from timm.data.config import resolve_model_data_config
 
     plan = source.plan(config)
     data: dict[str, Any] = resolve_model_data_config(plan.skeleton)
     terms = Terms(plan.img_size, data["input_size"][0], data["crop_pct"], data["interpolation"], data["crop_mode"])
+    return terms, class_names(plan.skeleton)
+
+
+def weights_file(teacher: AnyTeacher) -> Path | None:
+    """The file that the weights were read from; None where there is none, or none alone."""
+    if not isinstance(teacher, Teacher):
+        return None
+    if teacher.checkpoint is not None:
+        return Path(teacher.checkpoint)
+    if folder := own_student.folder(teacher):
+        return _weights_in(folder)
+    plan = source.plan(teacher)
     kind, _, place = plan.timm_name.partition(":")
-    file = plan.packaged or (_weights_in(Path(place)) if kind == "local-dir" else _downloaded(plan))
-    return terms, class_names(plan.skeleton), file
+    return plan.packaged or (_weights_in(Path(place)) if kind == "local-dir" else _downloaded(plan))
 
 
 def _weights_in(folder: Path) -> Path | None:

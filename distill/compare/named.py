@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import students
 from distill.compare.candidate import Candidate, keyed
-from distill.compare.models import student_candidate, teacher_candidate, timm_candidate
+from distill.compare.models import student_candidate, teacher_candidate, timm_candidate, weights_file
 from distill.compare.onnxfile import onnx_candidate
 from distill.compare.options import OnnxInput
 from distill.compare.terms import of_views
@@ -122,4 +122,5 @@ def _teacher(recipe: Recipe, folder: Path, digest: str, accelerator: Accelerator
         names=names_in(folder),
         source=recipe.teacher.weights_source(),
         taught_by=digest,
+        file=weights_file(recipe.teacher),
     )

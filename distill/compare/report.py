@@ -66,9 +66,13 @@ def _table(title: str, columns: Mapping[str, Column], rows: Sequence[Row]) -> Ta
             escape(name), justify="left" if text else "right", overflow="fold", no_wrap=name != "model", min_width=4
         )
     for row in rows:
-        # An interval goes under its number, so that a row fits a narrow window.
-        shown.add_row(*(escape(cell(row).replace(" [", "\n[")) for cell in columns.values()))
+        shown.add_row(*(escape(_stacked(name, cell(row))) for name, cell in columns.items()))
     return shown
+
+
+def _stacked(column: str, value: str) -> str:
+    # An interval goes under its number, so that a row fits a narrow window.
+    return value if column in TEXT else value.replace(" [", "\n[")
 
 
 def _turned(title: str, columns: Mapping[str, Column], rows: Sequence[Row]) -> Table:

@@ -80,7 +80,7 @@ class Tally:
         }
 
     def _against_reference(self, score: Score, against: Tensor, gather: Gather) -> dict[str, Any]:
-        pairs, galleries = gather(self.pairs.counts), gather(self.gallery.entries())
+        pairs, galleries = gather(self.pairs.counts), gather(self.gallery.chosen)
         if not self.compared:
             return {"mcnemar": None, "fidelity": None, "confusion": None, "disagreements": []}
         merged, together = Pairs(), Disagreements()
@@ -100,7 +100,7 @@ class Tally:
                 "cka": None,
             },
             "confusion": confusion(merged.counts, self.classes),
-            "disagreements": together.chosen(),
+            "disagreements": together.chosen,
         }
 
 

@@ -1,11 +1,10 @@
 """What a fitted head is kept by: everything that the teacher's embedding of a view is a function of."""
 
-import pytest
 import torch
 from torch import nn
 
 from distill import Arrays
-from distill.compare.runs import _check_one_teacher
+from distill.compare.named import teacher_digest
 from distill.recipe import Recipe
 from distill.teaching import what_embeds
 from students import ViTConfig
@@ -41,10 +40,13 @@ def test_a_head_is_kept_by_weights_modules_size_and_statistics(tmp_path):
     assert key() == keys[0]
 
 
-def test_runs_whose_teachers_only_run_otherwise_are_compared(tmp_path):
-    def recipe(**teacher):
-        return Recipe(student=CONFIG, data=Arrays(path="images.npz"), teacher=Teacher(name="resnet18", **teacher))
+def test_teachers_that_only_run_otherwise_are_measured_once(tmp_path):
+    def digest(**teacher):
+        recipe = Recipe(student=CONFIG, data=Arrays(path="images.npz"), teacher=Teacher(name="resnet18", **teacher))
+        return teacher_digest(recipe, tmp_path)
 
-    _check_one_teacher({tmp_path / "a": recipe(runtime="eager"), tmp_path / "b": recipe(runtime="onnxruntime")})
-    with pytest.raises(ValueError, match="have different teachers"):
-        _check_one_teacher({tmp_path / "a": recipe(), tmp_path / "b": recipe(img_size=64)})
+    assert digest(runtime="eager") == digest(runtime="onnxruntime")
+    assert digest() != digest(img_size=64)
+    before = digest()
+    (tmp_path / "teacher_head.safetensors").write_bytes(b"another head")
+    assert digest() != before
