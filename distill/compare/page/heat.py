@@ -11,7 +11,9 @@ from markupsafe import Markup
 from distill.compare.page.svg import drawing, style, tag
 from distill.compare.page.words import short
 
-PAIRS = 10
+PAIRS = 5
+FEW = 12
+"""Classes that are drawn whole, with the number in every cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +39,11 @@ def confusion(report: Mapping[str, Any]) -> list[Confusion]:
         table = model.get("confusion")
         if model["key"] == report.get("reference") or not table or not table["classes"]:
             continue
-        called = [names[at] if at < len(names) else f"class {at}" for at in table["classes"]]
-        svg, width = _drawn(called, table["counts"], number, model["name"])
+        classes, counts = _without_the_agreed(table["classes"], table["counts"])
+        if not classes:
+            continue
+        called = [names[at] if at < len(names) else f"class {at}" for at in classes]
+        svg, width = _drawn(called, counts, number, model["name"])
         found.append(
             Confusion(
                 number=number,
@@ -46,10 +51,19 @@ def confusion(report: Mapping[str, Any]) -> list[Confusion]:
                 width_px=width,
                 shown=len(called),
                 classes=len(names),
-                pairs=_pairs(called, table["counts"]),
+                pairs=_pairs(called, counts),
             )
         )
     return found
+
+
+def _without_the_agreed(classes: Sequence[int], counts: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
+    """Of many classes those on which the two differ at all."""
+    if len(classes) <= FEW:
+        return list(classes), [list(line) for line in counts]
+    each = range(len(classes))
+    kept = [at for at in each if any((counts[at][other] or counts[other][at]) and other != at for other in each)]
+    return [classes[at] for at in kept], [[counts[row][column] for column in kept] for row in kept]
 
 
 def _pairs(names: Sequence[str], counts: Sequence[Sequence[int]]) -> list[tuple[str, str, int]]:
@@ -64,9 +78,9 @@ def _pairs(names: Sequence[str], counts: Sequence[Sequence[int]]) -> list[tuple[
 
 
 def _drawn(names: Sequence[str], counts: Sequence[Sequence[int]], number: int, model: str) -> tuple[Markup, int]:
-    size = 34.0 if len(names) <= 12 else 17.0
-    numbers = len(names) <= 12
-    room = 12 + 5.6 * min(max(map(len, names)), 15)
+    size = 34.0 if len(names) <= FEW else 17.0
+    numbers = len(names) <= FEW
+    room = 14 + 6.6 * min(max(map(len, names)), 15)
     off = max((n for r, line in enumerate(counts) for c, n in enumerate(line) if r != c), default=1) or 1
     full = max(max(line) for line in counts) or 1
     parts = []
@@ -146,7 +160,14 @@ def _layers(table: Mapping[str, Any], number: int, model: str) -> Markup:
             words = f"layer {rows[row]} with the reference's {columns[column]}: {short(value)}"
             parts.append(tag("g", tag("title", words), cell, class_=style(number)))
             parts.append(
-                tag("text", f"{value:.2f}", x=x + wide / 2 - 1, y=y + high / 2 + 3, text_anchor="middle", class_="in")
+                tag(
+                    "text",
+                    f"{value:.2f}".replace("-", "−"),
+                    x=x + wide / 2 - 1,
+                    y=y + high / 2 + 3,
+                    text_anchor="middle",
+                    class_="in",
+                )
             )
     label = f"Linear CKA of the layers of {model}, in rows, with the reference's, in columns"
     return drawing(352, top + high * len(values) + 2, label, *parts, class_="plot")

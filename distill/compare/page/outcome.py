@@ -63,10 +63,12 @@ def _of_any_models(models: list[Model]) -> str:
     scored = [model for model in models if model.get("top1") is not None]
     if not scored:
         return f"{listed([model['name'] for model in models])} on the same images"
-    best = max(scored, key=lambda model: model["top1"])
+    most = max(model["top1"] for model in scored)
+    best = [model["name"] for model in scored if model["top1"] == most]
     if len(models) == 1:
-        return f"{best['name']} is right on {percent(best['top1'])} of the images"
-    return f"{best['name']} is right most often of {len(models)} models: on {percent(best['top1'])} of the images"
+        return f"{best[0]} is right on {percent(most)} of the images"
+    verb = "is" if len(best) == 1 else "are"
+    return f"{listed(best)} {verb} right most often of {len(models)} models: on {percent(most)} of the images"
 
 
 def _reference(report: Mapping[str, Any]) -> Model | None:

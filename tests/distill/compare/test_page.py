@@ -96,6 +96,8 @@ def test_what_was_not_measured_is_left_out(report):
 def test_models_of_no_run_are_ranked(report):
     models = [model | {"role": "model", "run": None, "alone": None} for model in report["models"]]
     assert headline(report | {"models": models}) == "big is right most often of 3 models: on 90.0\u202f% of the images"
+    tied = [model | {"top1": 0.9} if model["key"] == "small" else model for model in models]
+    assert headline(report | {"models": tied}).startswith("big and small are right most often of 3 models")
 
 
 def test_names_are_text_everywhere(report_of, squares, eyes):
@@ -139,6 +141,10 @@ def test_a_thousand_classes_show_both_ends(report_of, squares, eyes, tmp_path):
     losses = [row.difference for row in groups[0].worst + groups[0].best]
     assert losses == sorted(losses)
     assert [(each.shown, each.classes) for each in confusion(many)] == [(40, 1000)] * 2
+    counts = [[0] * 40 for _ in range(40)]
+    counts[3][3], counts[3][8] = 5, 1
+    many["models"][1]["confusion"]["counts"] = counts
+    assert confusion(many)[0].shown == 2  # classes on which nothing differs are not drawn
     write(tmp_path, many, drawn)
     assert (tmp_path / "report.html").stat().st_size < 3e6
 
