@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
@@ -24,6 +26,22 @@ def class_names(model: Any) -> tuple[dict[str, int], ...]:
         return ()
     info = ImageNetInfo(subset)
     return _index(info.label_names()), _unambiguous(info.label_descriptions())
+
+
+def readable(names: Sequence[str]) -> tuple[str, ...]:
+    """ImageNet-1k's synsets as words: the first of a description, with the synset behind it where two share that.
+
+    Names that are not all synsets stay as they are.
+    """
+    info = ImageNetInfo("imagenet-1k")
+    words = {
+        str(synset): str(text).split(", ")[0]
+        for synset, text in zip(info.label_names(), info.label_descriptions(), strict=True)
+    }
+    if not all(name in words for name in names):
+        return tuple(names)
+    count = Counter(words.values())
+    return tuple(words[name] if count[words[name]] == 1 else f"{words[name]} ({name})" for name in names)
 
 
 def _index(names: Any) -> dict[str, int]:

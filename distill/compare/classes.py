@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distill.compare.candidate import Candidate
 from teachers.classmap import ClassMap
+from teachers.classnames import readable
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ def agree(names: Sequence[str], candidates: Sequence[Candidate]) -> Space:
     first = candidates[0]
     alike = all(group == groups[0] for group in groups) and len({c.num_classes for c in candidates}) == 1
     if alike and first.num_classes > count:
-        return Space(_full_names(first, names, groups[0]), groups[0], tuple(candidates))
+        return Space(readable(_full_names(first, names, groups[0])), groups[0], tuple(candidates))
     named = names or tuple(str(index) for index in range(count))
-    return Space(named, None, tuple(_among(c, group) for c, group in zip(candidates, groups, strict=True)))
+    return Space(readable(named), None, tuple(_among(c, group) for c, group in zip(candidates, groups, strict=True)))
 
 
 def _indices(names: tuple[str, ...], count: int, candidate: Candidate) -> tuple[int, ...]:

@@ -92,7 +92,7 @@ def teacher_candidate(
     module = teacher.model if one else None
     return Candidate(
         role="teacher",
-        name=teacher.name,
+        name=short_name(teacher.name),
         source=source or teacher.name,
         taught_by=taught_by,
         params=teacher.num_params(),
@@ -121,8 +121,6 @@ def timm_candidate(word: str, accelerator: Accelerator, *, fast: bool) -> Candid
     teacher = config.build().start(accelerator.device)
     if teacher.num_classes < 1:
         raise ValueError(f"'{word}' has no class head, so it decides nothing; name a model with one")
-    path = Path(word.removeprefix("local-dir:"))
-    name = f"{path.parent.name}/{path.name}" if path.is_dir() and path.name == "student" else path.name
     candidate = teacher_candidate(
         teacher,
         accelerator,
@@ -131,7 +129,16 @@ def timm_candidate(word: str, accelerator: Accelerator, *, fast: bool) -> Candid
         source=config.weights_source(),
         file=weights_file(config),
     )
-    return replace(candidate, role="model", name=name if path.is_dir() else word, also_called=also_called)
+    return replace(candidate, role="model", also_called=also_called)
+
+
+def short_name(name: str) -> str:
+    """What a model is called in a table: a folder by its last part, a run's student by its run as well."""
+    path = Path(name.removeprefix("local-dir:"))
+    if not path.is_dir():
+        return name
+    path = path.resolve()
+    return f"{path.parent.name}/{path.name}" if path.name == "student" else path.name
 
 
 def num_params(module: nn.Module) -> int:

@@ -51,7 +51,7 @@ def read(words: Sequence[str]) -> Named:
     runs = {}
     for word in words:
         path = Path(word)
-        if (place := str(path.absolute()) if path.exists() else word) in seen:
+        if (place := str(path.resolve()) if path.exists() else word) in seen:
             raise ValueError(f"{word} is named twice; name each model once")
         seen.add(place)
         if not path.is_dir() or (path / "config.json").is_file():

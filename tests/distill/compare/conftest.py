@@ -1,135 +1,84 @@
-"""A report by hand and the pictures of three small models, for the tests of the page."""
+"""Models to compare that need no training: a run folder, its student's folder, ONNX files."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+
+from distill import Arrays, Optim, Recipe, Views, folder
+from distill.losses import CrossEntropy, SoftTargets
+from students import ViTConfig
+from teachers import Teacher
+
+CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
-class Squares:
-    """Grey images of 28 px whose noise is a function of the index."""
-
-    def __init__(self, images: int) -> None:
-        self.images = images
-        self.read: list[int] = []
-
-    def __len__(self) -> int:
-        return self.images
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        self.read.append(index)
-        pixels = np.random.default_rng(index).integers(0, 256, (28, 28), dtype=np.uint8)
-        return Image.fromarray(pixels), index % 10
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 
 
-def make_report(classes: int = 10, *, images: int = 400, names: list[str] | None = None) -> dict:
-    """A teacher that is right on 90 %, a student on 81 %, the student alone on 72 %, `classes` classes."""
-    each = images // classes
-
-    def model(key: str, role: str, share: float, number: int, **more) -> dict:
-        rng = np.random.default_rng(number)
-        correct = [int(n) for n in rng.binomial(each, share, classes)]
-        bins = [{"confidence": (b + 0.5) / 15, "accuracy": (b + 0.4) / 15, "images": 3 * b} for b in range(15)]
-        calibrated = {"nll": 0.5, "brier": 0.3, "ece": 0.04, "bins": bins}
-        top = [[c % classes, p] for c, p in enumerate((0.9, 0.05, 0.03, 0.01, 0.01))]
-        other = [[(c + 1) % classes, p] for c, p in enumerate((0.8, 0.1, 0.05, 0.03, 0.02))]
-        shown = min(classes, 40)
-        compared = number > 0
-        return {
-            "key": key, "role": role, "name": key, "source": "x", "run": f"runs/{key}" if compared else None,
-            "alone": None, "params": 3_400_000 if number == 0 else 680_000, "images": images, "img_size": [28, 28],
-            "top1": share, "top1_interval": [share - 0.03, share + 0.03], "top5": 0.99, "top5_interval": [0.98, 0.995],
-            "nll": 0.5, "agreement": share if compared else None, "kl": 0.26 if compared else None, "kept": share / 0.9,
-            "per_class": [{"images": each, "correct": n} for n in correct],
-            "mcnemar": {"only_reference": 50, "only_this": 14, "p": 0.0000083} if compared else None,
-            "fidelity": {
-                "agreement": share, "agreement_interval": [0.7, 0.8], "kl": 0.26, "rank_correlation": 0.77,
-                "cka": {"layers": [1, 3], "reference_layers": [0, 4], "values": [[0.9, 0.2], [0.3, 0.75]]},
-            } if compared else None,
-            "calibration": {"before": calibrated, "temperature": 1.25, "after": calibrated | {"ece": 0.01}},
-            "confusion": {
-                "classes": list(range(shown)),
-                "counts": (np.eye(shown, dtype=int) * 30 + rng.integers(0, 4, (shown, shown))).tolist(),
-            },
-            "robustness": {"gaussian_noise": [share - 0.1 * s for s in range(1, 6)]},
-            "cost": {
-                "macs": 1e6 * (number + 1), "file_bytes": 2_700_000, "device": "CPU", "threads": 1, "peak_bytes": None,
-                "latency_ms": {"median": 3.0, "low": 2.5, "high": 4.0},
-                "throughput": {"median": 200.0 * (1 + number), "low": 150.0, "high": 1000.0},
-            },
-            "disagreements": [
-                {"index": 7 * n, "label": n % classes, "reference_top5": top, "top5": other} for n in range(12)
-            ] if compared else [],
-        } | more  # fmt: skip
-
-    curve = [[epoch, 0.6 + 0.05 * epoch] for epoch in range(1, 5)]
-    losses = {"loss": [[s, 5 - s / 200] for s in range(0, 400, 10)], "soft": [[s, 3 / (s + 1)] for s in range(100)]}
-    return {
-        "schema": 1,
-        "data": {
-            "name": "squares",
-            "images": images,
-            "labelled": images,
-            "classes": names or [f"class {c}" for c in range(classes)],
-        },
-        "reference": "big",
-        "models": [
-            model("big", "teacher", 0.9, 0),
-            model("small", "student", 0.81, 1, alone="runs/small-alone"),
-            model("small-alone", "baseline", 0.72, 2),
-        ],
-        "curves": {
-            "runs/small": {"role": "student", "val": curve, "losses": losses},
-            "runs/small-alone": {"role": "baseline", "val": curve, "losses": {"loss": losses["loss"]}},
-        },
-    }
-
-
-@pytest.fixture(scope="session")
-def squares() -> Squares:
-    return Squares(images=50_000)
-
-
-@pytest.fixture(scope="session")
-def eyes():
-    """A grid model, one of our students, and a timm Vision Transformer, by the keys of the report."""
-    import timm
+@pytest.fixture
+def make_run(tmp_path, tiny_images, tiny_teacher):
+    """Make a run folder with a random student, whose recipe is changed by keywords."""
     import torch
 
-    from distill.compare.page import Eye
-    from students import ViTConfig
-    from students.preprocess import Preprocess
+    import students
 
-    torch.manual_seed(0)
-    small: Any = {"img_size": 28, "patch_size": 7, "in_chans": 1, "embed_dim": 16, "depth": 2, "num_heads": 2}
-    vit = ViTConfig(**small, num_classes=10).build().eval()
-    theirs = timm.create_model("vit_tiny_patch16_224", **small, num_classes=10).eval()
-    cnn = timm.create_model("test_efficientnet.r160_in1k", pretrained=False, in_chans=1, num_classes=10).eval()
-    prepare = Preprocess((28, 28), (0.5,), (0.25,))
+    def make(name: str, seed: int = 0, alone: bool = False, **changes: Any) -> Path:
+        config = ViTConfig(img_size=28, patch_size=7, in_chans=1, num_classes=10, embed_dim=16, depth=2, num_heads=2)
+        recipe = Recipe(
+            student=config,
+            teacher=Teacher(name=str(tiny_teacher), runtime="eager"),
+            data=Arrays(path=str(tiny_images)),
+            views=Views(crop_pct=1.0),
+            losses={"labels": CrossEntropy(), "soft": SoftTargets()},
+            optim=Optim(epochs=1, batch_size=64, warmup_epochs=0),
+        )
+        recipe = replace(recipe, **changes)
+        out = tmp_path / name
+        out.mkdir()
+        folder.begin(out, recipe.without_teacher() if alone else recipe)
+        torch.manual_seed(seed)
+        model = recipe.student.build()
+        torch.nn.init.normal_(model.get_parameter("head.weight"), std=0.5)
+        students.save(model, out / "student", label_names=CLASSES, crop_pct=recipe.views.crop_pct)
+        return out
 
-    def seen(image):
-        return prepare(torch.from_numpy(np.array(image))[None, None])
-
-    return {key: Eye(module=m, preprocess=seen, forward=m) for key, m in zip(
-        ("big", "small", "small-alone"), (cnn, vit, theirs), strict=True
-    )}  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def report() -> dict:
-    return make_report()
-
-
-@pytest.fixture(scope="session")
-def pictures(report, squares, eyes):
-    from distill.compare.page import draw
-
-    return draw(report, squares, eyes)
+    return make
 
 
-@pytest.fixture(scope="session")
-def report_of():
-    return make_report
+@pytest.fixture
+def make_onnx(tmp_path):
+    """Make an ONNX file of a linear classifier on the mean of each channel, [B, 3, 4, 4] -> [B, K]."""
+
+    def make(weight: np.ndarray, *, batch: int | str = "batch", **metadata: Any) -> Path:
+        import onnx
+        from onnx import TensorProto, helper, numpy_helper
+
+        nodes = [
+            helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
+        ]
+        graph = helper.make_graph(
+            nodes,
+            "linear",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 4, 4])],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, weight.shape[1]])],
+            [numpy_helper.from_array(weight.astype(np.float32), "weight")],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        for key, value in metadata.items():
+            entry = model.metadata_props.add()
+            entry.key, entry.value = key, json.dumps(value)
+        file = tmp_path / f"linear_{len(list(tmp_path.glob('*.onnx')))}.onnx"
+        onnx.save(model, str(file))
+        return file
+
+    return make
