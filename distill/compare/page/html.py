@@ -126,7 +126,7 @@ def _how_gallery(report: Mapping[str, Any], reference: int | None, pictures: Pic
         return ""
     name = report["models"][reference]["name"]
     said = f"Images on which a model and {name} are both sure, and say different things; ✓ marks the label."
-    methods = list(dict.fromkeys(pictures.methods.values()))
+    methods = sorted(set(pictures.methods.values()))
     return f"{said} Warm: where each one looks ({words.listed(methods)})." if methods else said
 
 

@@ -76,7 +76,7 @@ def draw(report: Mapping[str, Any], images: Images, eyes: Mapping[str, Eye]) -> 
     for index in sorted({index for _, index, _ in asked}):
         image = images[index][0]
         photos[index] = data_uri(_thumbnail(image), photo=True)
-        for key, decision in {(key, decision) for key, at, decision in asked if at == index and key in eyes}:
+        for key, decision in sorted((key, decision) for key, at, decision in asked if at == index and key in eyes):
             eye = eyes[key]
             x = eye.preprocess(image)
             logit = eye.logit[decision] if eye.logit else decision
