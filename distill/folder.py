@@ -12,7 +12,7 @@ from distill.recipe import Recipe, differences, from_json, to_json
 
 OURS = ("recipe.json", "metrics.jsonl", "checkpoints", "student", "teacher_head.safetensors", "saved_outputs.json")
 FOUND = ("bad_images.txt",)
-REPORTS = ("report.json", "report.md")
+REPORTS = ("report.json", "report.md", "report.html")
 TRACKERS = ("distill",)
 
 

@@ -104,7 +104,8 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
             return out
         state = from_main(accelerator, lambda: _claim(out, plan, options, saved))
         if state == "finished":
-            console.say(f"{out} is finished; nothing to do. See {out / 'report.md'}, or start over with --resume never")
+            page = out / "report.html"
+            console.say(f"{out} is finished; nothing to do. See {page}, or start over with --resume never")
             return out
         _distil(plan, options, accelerator, console, out, saved)
         accelerator.wait_for_everyone()  # one that leaves early takes the connections of the others with it
@@ -219,7 +220,7 @@ def _distil(
         console.say(f"{passed_over:,} images could not be read and were passed over: {out / FILE}")
     if saved:
         console.say(f"the teacher was not loaded; python -m distill compare {out} measures it too")
-    console.say(f"student: {out / 'student'}   report: {out / 'report.md'}")
+    console.say(f"student: {out / 'student'}   report: {out / 'report.html'}")
     console.say(f"took {clock(time.perf_counter() - began)}{peak_memory()}")
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import students
 from distill import Arrays
-from distill.folder import read_recipe
+from distill.folder import REPORTS, read_recipe
 from distill.recipe import to_json
 from students.preprocess import Preprocess
 
@@ -40,7 +40,7 @@ def test_a_run_leaves_a_folder_that_others_can_use(world):
     done = world.run("--checkpoint-every-steps", "15", "--trackers", "tensorboard")
     assert done.returncode == 0, done.stderr
     run = world.folder / "runs" / "tiny_recipe"
-    assert {path.name for path in run.iterdir()} >= {"recipe.json", "metrics.jsonl", "report.json", "report.md"}
+    assert {path.name for path in run.iterdir()} >= {"recipe.json", "metrics.jsonl", *REPORTS}
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step_000000030", "step_000000040"]
 
     teacher, student = report(run)["models"]

@@ -27,6 +27,7 @@ class Candidate:
     module: None for an ONNX file and for several modules. grids: views and layers -> layer -> [B, C, H, W]; None where
     it hands out none. layers: those at a quarter, half, three quarters and all of its depth.
     names: of its own classes in order, () where unknown; also_called: names -> indices, the most exact first.
+    among: the logit of `forward` for each class that is compared; (): they are the same.
     run: its run folder; taught_by: what names its teacher among the candidates, and a teacher as such.
     """
 
@@ -49,6 +50,7 @@ class Candidate:
     names: tuple[str, ...] = ()
     also_called: tuple[Mapping[str, int], ...] = ()
     file: Path | None = None
+    among: tuple[int, ...] = ()
 
 
 def keyed(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -61,7 +61,7 @@ def carry_out(options: Compare) -> None:
         cost=options.cost,
     )
     finish(comparison, comparison.measure(extent), out)
-    console.say(f"report: {out / 'report.md'}")
+    console.say(f"report: {out / 'report.html'}")
     accelerator.end_training()
 
 
@@ -87,12 +87,14 @@ def at_the_end_of_a_run(
 
 
 def finish(comparison: Comparison, report: dict[str, Any], out: Path) -> None:
-    """Show the report, and write report.md and, last because it marks a run as finished, report.json."""
+    """Show the report, and write report.html, report.md and, last because it marks a run as finished, report.json."""
     from distill import folder
     from distill.compare.markdown import markdown
+    from distill.compare.page import write_compared
     from distill.compare.report import closing_lines, tables
 
     if comparison.accelerator.is_main_process:
+        write_compared(comparison, report, out)
         folder.write(out / "report.md", markdown(report))
         folder.write(out / "report.json", report)
     console = comparison.console

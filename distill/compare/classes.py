@@ -78,7 +78,7 @@ def _among(candidate: Candidate, group: tuple[int, ...]) -> Candidate:
         logits = own(views)
         return select.to(logits.device)(logits)
 
-    return replace(candidate, logits=mapped, forward=plain, num_classes=len(group))
+    return replace(candidate, logits=mapped, forward=plain, num_classes=len(group), among=group)
 
 
 def _full_names(candidate: Candidate, names: tuple[str, ...], group: tuple[int, ...]) -> tuple[str, ...]:

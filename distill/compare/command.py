@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Compare:
     """Measure models on the same images, each on its own terms: accuracy, fidelity, calibration, robustness, cost.
 
-    Prints tables and writes report.json and report.md into the first run folder, or into --out. The teachers of runs
-    are measured too.
+    Prints tables and writes report.html, report.json and report.md into the first run folder, or into --out. The
+    teachers of runs are measured too.
     """
 
     models: tyro.conf.Positional[tuple[str, ...]]
