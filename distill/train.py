@@ -21,6 +21,7 @@ from distill.options import RunOptions
 from distill.preflight import Plan
 from distill.views import derived_seed, train_transform, val_transform
 from students import ViT
+from students.draws import image_seeds
 from students.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -89,20 +90,22 @@ def train(
             draw = derived_seed(recipe.seed, step, "teacher")
             terms: list[dict[str, torch.Tensor]] = []
             means: dict[str, float] = {}
-            for micro in range(layout.accumulate):
+            for _ in range(layout.accumulate):
                 batch = next(batches)
                 images = batch.views.to(accelerator.device, non_blocking=True)
                 labels = None if batch.labels is None else batch.labels.to(accelerator.device, non_blocking=True)
                 if views.mixes:
                     address = {"seed": recipe.seed, "epoch": batch.epoch, "position": batch.position}
                     images, labels = mix(images, labels, views, config.known_classes(), **address)
-                torch.manual_seed(derived_seed(recipe.seed, step, micro, accelerator.process_index, "dropout"))
+                place = batch.position % layout.batch_size
+                torch.manual_seed(derived_seed(recipe.seed, step, place, "other modules"))  # that draw in torch's own way
                 where = Address(
                     index=batch.index.to(accelerator.device, non_blocking=True),
-                    start=accelerator.process_index * layout.part,
-                    total=accelerator.num_processes * layout.part,
-                    seed=derived_seed(recipe.seed, step, micro, "losses"),
+                    start=place,
+                    total=layout.batch_size,
+                    seed=derived_seed(recipe.seed, step, "losses"),
                     progress=step / layout.steps,
+                    draws=image_seeds(derived_seed(recipe.seed, step, "dropout"), place, len(images), images.device),
                 )
                 with accelerator.accumulate(objective):
                     with accelerator.autocast():
