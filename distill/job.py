@@ -154,6 +154,7 @@ def _distil(
 ) -> None:
     import students
     from distill.compare import report, runs
+    from distill.compiling import with_compiled_teacher
     from distill.console import clock
     from distill.summary import pairs_table, peak_memory, rows
     from distill.teaching import fitted_head, make_teacher
@@ -169,7 +170,8 @@ def _distil(
     elif recipe.teacher:
         head = fitted_head(plan, out, accelerator, console, workers=workers)
         layers = plan.objective.teacher_layers
-        teacher = make_teacher(recipe, accelerator, console, layers=layers, head=head, images=plan.train)
+        compiled = with_compiled_teacher(recipe, options, accelerator)
+        teacher = make_teacher(compiled, accelerator, console, layers=layers, head=head, images=plan.train)
         console.say(f"teacher runs on {teacher.runtime_note}")
     if options.trackers:
         accelerator.init_trackers("distill", config={"run": str(out)})

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distill.compiling import with_compiled_teacher
 from distill.console import Console, clock
 from distill.options import RunOptions
 from distill.preflight import Plan
@@ -32,7 +33,8 @@ def rehearse(
         if head:
             console.say("rehearsal: the teacher's head is not fitted but zero")
         layers = plan.objective.teacher_layers
-        teacher = make_teacher(recipe, accelerator, console, layers=layers, head=head, images=plan.train)
+        compiled = with_compiled_teacher(recipe, options, accelerator)
+        teacher = make_teacher(compiled, accelerator, console, layers=layers, head=head, images=plan.train)
     with tempfile.TemporaryDirectory() as aside:
         began = time.perf_counter()
         quiet = replace(options, log_every_steps=plan.layout.steps + 1)

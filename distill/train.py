@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from timm.utils.model_ema import ModelEmaV3
 
-from distill import checkpoint
+from distill import checkpoint, compiling
 from distill.console import Console
 from distill.evaluate import Score, score, summed
 from distill.loader import in_order, train_batches
@@ -56,6 +56,9 @@ def train(
     config, views = recipe.student, recipe.views
 
     # Prepare: the objective alone goes to accelerate; the teacher stays outside of it and of every checkpoint.
+    if compiling.asked(options, accelerator):
+        compiling.compile_blocks(plan.objective.student, compiling.take_over(accelerator))
+        console.say("the student's blocks are compiled at their first step")
     optimizer = build_optimizer(plan.objective, optim, accelerator.device)
     objective, optimizer = accelerator.prepare(plan.objective, optimizer)
     student = accelerator.unwrap_model(objective).student
