@@ -79,7 +79,7 @@ def parse(
 
 def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
     # Heavy imports wait until the options are known to be right.
-    from distill import preflight
+    from distill import launched, preflight
     from distill.console import Console
     from distill.processes import from_main
     from distill.rehearsal import rehearse
@@ -91,6 +91,7 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
     plan = preflight.check(
         recipe, processes=accelerator.num_processes, accumulate=accelerator.gradient_accumulation_steps
     )
+    launched.check_plan(plan, accelerator)
     saved = None
     if options.saved is not None:
         saved = _open_saved(Path(options.saved), plan, options, accelerator, console)
@@ -219,11 +220,13 @@ def _accelerator(options: RunOptions, out: Path) -> Accelerator:
     from accelerate.tracking import filter_trackers
     from accelerate.utils import DistributedDataParallelKwargs
 
+    from distill import launched
     from distill.loader import cores
 
     # Every process computes the same buffers, such as CRD's memory; sending them at every step would be for nothing.
     alike = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(project_dir=str(out), kwargs_handlers=[alike])
+    launched.check_place(accelerator)
     # Not before: accelerate's own messages need an Accelerator, which must be the first to look at the processes.
     accelerator.log_with = filter_trackers(list(options.trackers), accelerator.logging_dir)
     usable = {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from timm.utils.model_ema import ModelEmaV3
 
-from distill import checkpoint, compiling
+from distill import checkpoint, compiling, sharding
 from distill.console import Console
 from distill.evaluate import Score, score, summed
 from distill.loader import in_order, train_batches
@@ -59,8 +59,12 @@ def train(
     if compiling.asked(options, accelerator):
         compiling.compile_blocks(plan.objective.student, compiling.take_over(accelerator))
         console.say("the student's blocks are compiled at their first step")
+    if sharding.shards(accelerator):
+        sharding.shard_objective(plan.objective, accelerator)
     optimizer = build_optimizer(plan.objective, optim, accelerator.device)
     objective, optimizer = accelerator.prepare(plan.objective, optimizer)
+    if sharding.shards(accelerator):
+        sharding.rebind(optimizer, build_optimizer(plan.objective, optim, accelerator.device))
     student = accelerator.unwrap_model(objective).student
     ema = ModelEmaV3(student, decay=optim.ema_decay, use_warmup=True) if optim.ema_decay else None
     if ema:
@@ -101,7 +105,9 @@ def train(
                     address = {"seed": recipe.seed, "epoch": batch.epoch, "position": batch.position}
                     images, labels = mix(images, labels, views, config.known_classes(), **address)
                 place = batch.position % layout.batch_size
-                torch.manual_seed(derived_seed(recipe.seed, step, place, "other modules"))  # that draw in torch's own way
+                torch.manual_seed(
+                    derived_seed(recipe.seed, step, place, "other modules")
+                )  # that draw in torch's own way
                 where = Address(
                     index=batch.index.to(accelerator.device, non_blocking=True),
                     start=place,
@@ -133,13 +139,14 @@ def train(
                 continue
             epoch, step_in_epoch = divmod(done, layout.steps_per_epoch)
             if done == layout.steps or (step_in_epoch == 0 and epoch % options.eval_every_epochs == 0):
-                result = evaluate(plan, kept, teacher, accelerator, workers)
+                complete = sharding.whole(kept).to(accelerator.device) if sharding.shards(accelerator) else kept
+                result = evaluate(plan, complete, teacher, accelerator, workers)
                 metrics.write({"step": done, "epoch": epoch, **of_score(result)})
                 progress.note(f"epoch {epoch} of {optim.epochs}: {console.accuracy(result)}")
                 objective.train()
             if done == layout.steps or done % options.checkpoint_every_steps == 0:
                 checkpoint.save(accelerator, out / "checkpoints", done)
-    return kept
+    return sharding.whole(kept) if sharding.shards(accelerator) else kept
 
 
 def finite_means(terms: list[dict[str, torch.Tensor]], accelerator: Accelerator, step: int) -> dict[str, float]:
