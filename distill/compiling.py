@@ -17,7 +17,8 @@ def asked(options: RunOptions, accelerator: Accelerator) -> bool:
     """Whether --compile, `accelerate launch --dynamo_backend …` or its configuration asks to compile."""
     from accelerate.utils import DynamoBackend
 
-    return options.compile or accelerator.state.dynamo_plugin.backend != DynamoBackend.NO
+    plugin: Any = accelerator.state.dynamo_plugin
+    return options.compile or plugin.backend != DynamoBackend.NO
 
 
 def take_over(accelerator: Accelerator) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def take_over(accelerator: Accelerator) -> dict[str, Any]:
     """
     from accelerate.utils import DynamoBackend
 
-    plugin = accelerator.state.dynamo_plugin
+    plugin: Any = accelerator.state.dynamo_plugin
     how = {name: getattr(plugin, name) for name in ("mode", "fullgraph", "dynamic", "options", "disable")}
     if plugin.backend != DynamoBackend.NO:
         how["backend"] = plugin.backend.value.lower()

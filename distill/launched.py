@@ -1,9 +1,9 @@
-"""What accelerate's configuration asks for and this cannot do, or would be done silently in another way: one line each."""
+"""What accelerate's configuration asks for and would fail, or be done in another way without a word: a line each."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distill.preflight import Plan
 from teachers.ensemble import members
@@ -40,7 +40,7 @@ def check_plan(plan: Plan, accelerator: Accelerator) -> None:
     if accelerator.distributed_type == DistributedType.FSDP:
         _check_fsdp(plan, accelerator)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        plugin = accelerator.state.deepspeed_plugin
+        plugin: Any = accelerator.state.deepspeed_plugin
         if plugin.zero_stage == 3:
             raise ValueError(
                 "DeepSpeed's ZeRO stage 3 divides the student, which is evaluated and exported whole; use "
@@ -54,8 +54,8 @@ def _check_fsdp(plan: Plan, accelerator: Accelerator) -> None:
         raise ValueError("FSDP is asked for in version 1; set fsdp_version: 2, as in recipes/launch/fsdp2.yaml")
     if plan.recipe.optim.ema_decay is not None:
         raise ValueError(
-            f"optim.ema_decay is {plan.recipe.optim.ema_decay} but FSDP divides the student, and a moving average of it "
-            "is not kept; use --optim.ema-decay None, or recipes/launch/one_node.yaml"
+            f"optim.ema_decay is {plan.recipe.optim.ema_decay} but FSDP divides the student, and no moving average "
+            "of it is kept; use --optim.ema-decay None, or recipes/launch/one_node.yaml"
         )
     for teacher in members(plan.recipe.teacher) if plan.recipe.teacher else ():
         if teacher.head == "fit":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from teachers.frozen_ensemble import AnyFrozen, FrozenEnsemble
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch.distributed.device_mesh import DeviceMesh
 
 PARTS = 8  # what holds more than this part of a teacher's weights is divided into what it is made of
 TIMM_METHODS = ("forward_features", "forward_intermediates", "forward_head")
@@ -30,7 +31,7 @@ def shard_objective(objective: Objective, accelerator: Accelerator) -> None:
     """
     from torch.distributed.fsdp import fully_shard
 
-    plugin = accelerator.state.fsdp_plugin
+    plugin: Any = accelerator.state.fsdp_plugin
     how = {"reshard_after_forward": plugin.reshard_after_forward, "offload_policy": plugin.cpu_offload}
     for module in (*objective.student.blocks, objective):
         fully_shard(module, mesh=_mesh(accelerator), **how)
@@ -39,7 +40,7 @@ def shard_objective(objective: Objective, accelerator: Accelerator) -> None:
 def rebind(optimizer: torch.optim.Optimizer, of_parameters: torch.optim.Optimizer) -> None:
     """Give a prepared optimiser the parameters of one that was built alike on the divided objective.
 
-    accelerate finds them by the addresses of their memory, and those of which a process has no part share the address 0.
+    accelerate finds them by their memory's addresses, and those of which a process has no part share the address 0.
     """
     for group, same in zip(optimizer.param_groups, of_parameters.param_groups, strict=True):
         group["params"] = same["params"]
@@ -58,7 +59,7 @@ def whole(student: ViT) -> ViT:
     """A copy of a divided student with all its weights, on the CPU of every process."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-    weights = get_model_state_dict(student, options=StateDictOptions(full_state_dict=True))
+    weights: dict[str, Any] = get_model_state_dict(student, options=StateDictOptions(full_state_dict=True))
     alone = student.config.build()
     alone.load_state_dict({name: tensor.cpu() for name, tensor in weights.items()})
     return alone
@@ -87,7 +88,7 @@ def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _mesh(accelerator: Accelerator) -> torch.distributed.DeviceMesh:
+def _mesh(accelerator: Accelerator) -> DeviceMesh:
     from torch.distributed.device_mesh import init_device_mesh
 
     return init_device_mesh(accelerator.device.type, (accelerator.num_processes,))

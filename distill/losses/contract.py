@@ -33,9 +33,9 @@ class Address:
     """Where in the run the images of one process's batch stand.
 
     index: [B], of each image in the training set. start, total: place of the first among the images of the step, over
-    all processes and accumulation steps, and their number. progress: share of the run that is done, 0 to 1. seed: of the
-    draws of this step, the same on every process; what is drawn for image i of `total` is then the same however they are
-    divided. draws: [B], the seeds by which the student drops parts of itself; none: torch's global state decides.
+    all processes and accumulation steps, and their number. progress: share of the run that is done, 0 to 1. seed: of
+    the draws of this step, the same on every process; what is drawn for image i of `total` is then the same however
+    they are divided. draws: [B], the seeds by which the student drops parts of itself; none: torch's global state.
     """
 
     index: Tensor

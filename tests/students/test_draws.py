@@ -42,7 +42,7 @@ def test_seeds_of_a_part_are_those_of_the_whole() -> None:
 def test_shares_of_what_is_kept() -> None:
     keeps = kept(image_seeds(7, 0, 200), (20, 50), 0.3).float()
     assert keeps.mean().item() == pytest.approx(0.7, abs=0.005)  # its deviation is 0.001
-    # Neither images nor elements go together: deviations of the means are those of independent draws, 0.0145 and 0.0324.
+    # Neither images nor elements go together: the means deviate as those of independent draws, by 0.0145 and 0.0324.
     assert keeps.flatten(1).mean(1).std().item() == pytest.approx((0.21 / 1000) ** 0.5, rel=0.2)
     assert keeps.flatten(1).mean(0).std().item() == pytest.approx((0.21 / 200) ** 0.5, rel=0.1)
     x = torch.ones(200, 1000)
