@@ -99,7 +99,8 @@ def fsdp2():
     """accelerate's FSDP2 on a CPU, where only its choice of it is missing."""
     accelerator = Accelerator(cpu=True)
     before = accelerator.distributed_type
-    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=False)
+    how = {"cpu_ram_efficient_loading": False, "state_dict_type": "FULL_STATE_DICT"}  # as recipes/launch/fsdp2.yaml
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, **how)
     accelerator.state.fsdp_plugin = plugin
     accelerator.state.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
     try:

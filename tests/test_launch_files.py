@@ -3,6 +3,7 @@
 import os
 import subprocess
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
@@ -31,11 +32,13 @@ def test_every_file_is_known_here_and_in_the_table():
 def test_accelerate_takes_the_file_and_hands_it_to_the_processes(name):
     path = str(LAUNCH / f"{name}.yaml")
     processes, machines, kind, precision = FILES[name]
-    config = load_config_from_file(path)  # ValueError for a key that it does not know
-    found = config.num_processes, config.num_machines, config.distributed_type, config.mixed_precision  # pyright: ignore[reportAttributeAccessIssue]
+    config: Any = load_config_from_file(path)  # ValueError for a key that it does not know
+    found = config.num_processes, config.num_machines, config.distributed_type, config.mixed_precision
     assert found == (processes, machines, kind, precision)
 
-    args, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(["--config_file", path, "x.py"]))
+    args, defaults, _ = cast(
+        Any, _validate_launch_command(launch_command_parser().parse_args(["--config_file", path, "x.py"]))
+    )
     if kind == "NO":
         environment = prepare_simple_launcher_cmd_env(args)[1]
     elif kind == "DEEPSPEED":

@@ -23,7 +23,7 @@ requeue() {
     trap '' USR1 TERM
     echo "job $SLURM_JOB_ID is put back into the queue"
     # srun and the launchers pass TERM on to every process of the run, and give it half a minute.
-    kill -TERM "$step" 2>/dev/null && wait "$step" || true
+    kill -TERM $(jobs -p) && wait || true
     scontrol requeue "$SLURM_JOB_ID"
     exit 0
 }
@@ -35,5 +35,4 @@ srun --kill-on-bad-exit=1 bash -c 'exec accelerate launch -q \
     --config_file recipes/launch/two_nodes.yaml \
     --num_machines "$SLURM_NNODES" --num_processes "$((SLURM_NNODES * $2))" --machine_rank "$SLURM_NODEID" \
     --main_process_ip "$0" --main_process_port "$1" "${@:3}"' "$first" "$port" "$gpus" "$@" &
-step=$!
-wait "$step"
+wait $!
