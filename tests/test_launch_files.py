@@ -36,9 +36,8 @@ def test_accelerate_takes_the_file_and_hands_it_to_the_processes(name):
     found = config.num_processes, config.num_machines, config.distributed_type, config.mixed_precision
     assert found == (processes, machines, kind, precision)
 
-    args, defaults, _ = cast(
-        Any, _validate_launch_command(launch_command_parser().parse_args(["--config_file", path, "x.py"]))
-    )
+    asked = launch_command_parser().parse_args(["--config_file", path, "x.py"])
+    args, defaults, _ = cast(Any, _validate_launch_command(asked))
     if kind == "NO":
         environment = prepare_simple_launcher_cmd_env(args)[1]
     elif kind == "DEEPSPEED":
@@ -57,7 +56,7 @@ def test_slurm_script_starts_one_launcher_a_node_and_requeues_when_told(tmp_path
     # Stand-ins for Slurm's commands: srun runs the task of this node, which says what it would start and waits.
     for name, says in {
         "scontrol": 'if [ "$1" = show ]; then echo node7; echo node8; else echo "scontrol $*"; fi',
-        "srun": 'shift; "$@" & child=$!; trap "kill -TERM $child; wait $child; exit 143" TERM; wait $child',
+        "srun": """trap 'kill -TERM $(jobs -p); wait; exit 143' TERM; shift; "$@" & wait $!""",
         "accelerate": 'echo "accelerate $*"; kill -USR1 "$BATCH"; sleep 30 >&- 2>&- & wait $!',
     }.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{says}\n")
