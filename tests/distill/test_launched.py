@@ -92,17 +92,7 @@ def test_what_accelerate_launch_tells_one_process_of_several_on_a_cpu():
     from accelerate.commands.launch import launch_command_parser
     from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
-    words = [
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-    ]
-    environment = prepare_simple_launcher_cmd_env(launch_command_parser().parse_args([*words, "x.py"]))[1]
+    words = "--cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no x.py"
+    environment = prepare_simple_launcher_cmd_env(launch_command_parser().parse_args(words.split()))[1]
     assert environment["KMP_AFFINITY"] == "granularity=fine,compact,1,0"
     assert environment["MASTER_ADDR"] == "127.0.0.1"
