@@ -4,8 +4,8 @@ python recipes/studies/cost.py --images-per-second 3000 1900 700 --devices 8
 python recipes/studies/cost.py --operations-per-second 150e12 --devices 8
 
 A rate is what you measured (a recipe's --dry-run prints one) or what you assume; nothing is measured here. From
-operations a second it follows with the models' multiplications: one forward pass of the teacher, one of the student, and
-its backward pass, which is taken as two forward passes.
+operations a second it follows with the models' multiplications: one forward pass of the teacher, one of the student,
+and its backward pass, which is taken as two forward passes.
 """
 
 import sys
@@ -62,11 +62,12 @@ def teacher_macs(name: str) -> int:
     """As `macs`, of a timm model at its own size: convolutions and linear layers, counted as it runs on no data."""
     import timm
     import torch
+    from timm.data.config import resolve_data_config
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"):
         model = timm.create_model(name, pretrained=False).eval()
-        size = timm.data.resolve_data_config({}, model=model)["input_size"]
+        size = resolve_data_config({}, model=model)["input_size"]
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
             model(torch.empty(1, *size))
