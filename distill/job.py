@@ -80,7 +80,7 @@ def parse(
 
 def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
     # Heavy imports wait until the options are known to be right.
-    from distill import preflight
+    from distill import launched, preflight
     from distill.console import Console
     from distill.processes import from_main
     from distill.rehearsal import rehearse
@@ -94,6 +94,7 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
     plan = preflight.check(
         recipe, processes=accelerator.num_processes, accumulate=accelerator.gradient_accumulation_steps
     )
+    launched.check_plan(plan, accelerator)
     saved = None
     if options.saved is not None:
         saved = _open_saved(Path(options.saved), plan, options, accelerator, console)
@@ -174,6 +175,7 @@ def _distil(
     from distill.compare.models import student_candidate, teacher_candidate, weights_file
     from distill.compare.terms import of_views
     from distill.compare.validation import Validation, data_name
+    from distill.compiling import with_compiled_teacher
     from distill.console import clock
     from distill.passed_over import FILE, list_bad
     from distill.summary import pairs_table, peak_memory, rows
@@ -189,7 +191,8 @@ def _distil(
     elif recipe.teacher:
         head = fitted_head(plan, out, accelerator, console, workers=workers)
         layers = plan.objective.teacher_layers
-        teacher = make_teacher(recipe, accelerator, console, layers=layers, head=head, images=plan.train)
+        compiled = with_compiled_teacher(recipe, options, accelerator)
+        teacher = make_teacher(compiled, accelerator, console, layers=layers, head=head, images=plan.train)
         console.say(f"teacher runs on {teacher.runtime_note}")
     if options.trackers:
         accelerator.init_trackers("distill", config={"run": str(out)})
@@ -230,11 +233,13 @@ def _accelerator(options: RunOptions, out: Path) -> Accelerator:
     from accelerate.tracking import filter_trackers
     from accelerate.utils import DistributedDataParallelKwargs
 
+    from distill import launched
     from distill.loader import cores
 
     # Every process computes the same buffers, such as CRD's memory; sending them at every step would be for nothing.
     alike = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(project_dir=str(out), kwargs_handlers=[alike])
+    launched.check_place(accelerator)
     # Not before: accelerate's own messages need an Accelerator, which must be the first to look at the processes.
     accelerator.log_with = filter_trackers(list(options.trackers), accelerator.logging_dir)
     usable = {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}

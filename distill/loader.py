@@ -164,10 +164,14 @@ def in_order(
 ) -> Iterator[Batch]:
     """One process's share of all the images, in order and each of them once; the last batch is as large as is left.
 
+    Every process that has any gets the same number of batches, so that all of them call a divided model equally often.
     With a seed, each is in its random view of epoch 0.
     """
     indices = range(process, len(images), processes)
     parts = [[(0, i) for i in indices[start : start + batch_size]] for start in range(0, len(indices), batch_size)]
+    longest = -(-len(images) // processes)  # the first process's share
+    if parts and len(parts) < -(-longest // batch_size) and len(parts[-1]) > 1:
+        parts[-1:] = [parts[-1][:1], parts[-1][1:]]
     loader = _loader(_Addressed(images, transform, seed), parts, workers)
     for part, (views, labels, index) in zip(parts, _told(loader, images), strict=True):
         yield Batch(views, labels, index, 0, part[0][1])

@@ -44,7 +44,8 @@ class Objective(nn.Module):
         self, views: Tensor, target: Outputs | None, labels: Tensor | None, address: Address | None = None
     ) -> dict[str, Tensor]:
         """views [B, c, H, W], labels [B] or [B, K] -> each loss unweighted, and their weighted sum as `total`."""
-        student = self.student.outputs(self.preprocess(views), self.student_layers)
+        seeds = address.draws if address else None
+        student = self.student.outputs(self.preprocess(views), self.student_layers, seeds)
         terms = {}
         with torch.autocast(views.device.type, enabled=False):
             for name, bound in self.bound.items():

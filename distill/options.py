@@ -29,6 +29,8 @@ class RunOptions:
     """Loader processes of each process; None: the cores that are left, one to eight. 0: load in the process."""
     threads: int | None = None
     """CPU threads of each process; None: the cores of the machine shared evenly."""
+    compile: bool = False
+    """Compile the student's blocks and, unless its runtime is named, the teacher: slower to start, then faster."""
     log_every_steps: int = 10
     """Steps between two lines of metrics.jsonl."""
     eval_every_epochs: int = 1

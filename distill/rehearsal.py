@@ -13,6 +13,7 @@ import torch
 
 from distill import sizing
 from distill.checkpoint import KEPT
+from distill.compiling import with_compiled_teacher
 from distill.console import Console, clock
 from distill.loader import train_batches
 from distill.options import RunOptions
@@ -85,7 +86,7 @@ def _measure(
     aside: Path,
 ) -> Measured:
     began = time.perf_counter()
-    teacher = _teacher(plan, accelerator, console) if plan.recipe.teacher and saved is None else None
+    teacher = _teacher(plan, options, accelerator, console) if plan.recipe.teacher and saved is None else None
     every = replace(options, log_every_steps=1, trackers=())
     silent = Console(main=False)  # what it would say of the time left counts the first step, too
     student = train(plan, teacher, accelerator, aside, every, silent, workers=0, saved=saved, stop_step=2)
@@ -107,7 +108,7 @@ def _measure(
     )
 
 
-def _teacher(plan: Plan, accelerator: Accelerator, console: Console) -> AnyFrozen:
+def _teacher(plan: Plan, options: RunOptions, accelerator: Accelerator, console: Console) -> AnyFrozen:
     recipe, head = plan.recipe, zero_head(plan)
     assert recipe.teacher is not None
     if head:
@@ -119,7 +120,8 @@ def _teacher(plan: Plan, accelerator: Accelerator, console: Console) -> AnyFroze
             "machine, so random ones stand in; the run itself fetches them"
         )
     layers = plan.objective.teacher_layers
-    return make_teacher(recipe, accelerator, console, layers=layers, head=head, images=plan.train, pretrained=here)
+    compiled = with_compiled_teacher(recipe, options, accelerator)
+    return make_teacher(compiled, accelerator, console, layers=layers, head=head, images=plan.train, pretrained=here)
 
 
 def affordable(plan: Plan, accelerator: Accelerator) -> tuple[sizing.Cost | None, int]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from distill import sharding
 from distill.console import Console
 from distill.data import Images
 from distill.loader import in_order, order_of
@@ -55,6 +56,8 @@ def make_teacher(
     mapped = config.mapped(recipe.data.classes) if getattr(config, "class_map", None) else None
     mapping = {"class_map": mapped} if mapped else {}
     teacher: AnyFrozen = config.build(head=head, layers=layers, pretrained=pretrained, **mapping)
+    if sharding.shards(accelerator):
+        return sharding.shard_teacher(teacher, accelerator)
     # Under the autocast that it teaches under, for which its runtime is chosen.
     with console.rich.status("starting the teacher"), accelerator.autocast():
         return teacher.start(accelerator.device, layers, _first_views(recipe, images))

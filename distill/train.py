@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from timm.utils.model_ema import ModelEmaV3
 
-from distill import checkpoint
+from distill import checkpoint, compiling, sharding
 from distill.console import Console
 from distill.evaluate import Score, score, summed
 from distill.loader import in_order, train_batches
@@ -22,6 +22,7 @@ from distill.passed_over import list_bad
 from distill.preflight import Plan
 from distill.views import derived_seed, train_transform, val_transform
 from students import ViT
+from students.draws import image_seeds
 from students.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -56,8 +57,15 @@ def train(
     config, views = recipe.student, recipe.views
 
     # Prepare: the objective alone goes to accelerate; the teacher stays outside of it and of every checkpoint.
+    if compiling.asked(options, accelerator):
+        compiling.compile_blocks(plan.objective.student, compiling.take_over(accelerator))
+        console.say("the student's blocks are compiled at their first step")
+    if sharding.shards(accelerator):
+        sharding.shard_objective(plan.objective, accelerator)
     optimizer = build_optimizer(plan.objective, optim, accelerator.device)
     objective, optimizer = accelerator.prepare(plan.objective, optimizer)
+    if sharding.shards(accelerator):
+        sharding.rebind(optimizer, build_optimizer(plan.objective, optim, accelerator.device))
     student = accelerator.unwrap_model(objective).student
     ema = ModelEmaV3(student, decay=optim.ema_decay, use_warmup=True) if optim.ema_decay else None
     if ema:
@@ -90,20 +98,24 @@ def train(
             draw = derived_seed(recipe.seed, step, "teacher")
             terms: list[dict[str, torch.Tensor]] = []
             means: dict[str, float] = {}
-            for micro in range(layout.accumulate):
+            for _ in range(layout.accumulate):
                 batch = next(batches)
                 images = batch.views.to(accelerator.device, non_blocking=True)
                 labels = None if batch.labels is None else batch.labels.to(accelerator.device, non_blocking=True)
                 if views.mixes:
                     address = {"seed": recipe.seed, "epoch": batch.epoch, "position": batch.position}
                     images, labels = mix(images, labels, views, config.known_classes(), **address)
-                torch.manual_seed(derived_seed(recipe.seed, step, micro, accelerator.process_index, "dropout"))
+                place = batch.position % layout.batch_size
+                torch.manual_seed(
+                    derived_seed(recipe.seed, step, place, "other modules")
+                )  # that draw in torch's own way
                 where = Address(
                     index=batch.index.to(accelerator.device, non_blocking=True),
-                    start=accelerator.process_index * layout.part,
-                    total=accelerator.num_processes * layout.part,
-                    seed=derived_seed(recipe.seed, step, micro, "losses"),
+                    start=place,
+                    total=layout.batch_size,
+                    seed=derived_seed(recipe.seed, step, "losses"),
                     progress=step / layout.steps,
+                    draws=image_seeds(derived_seed(recipe.seed, step, "dropout"), place, len(images), images.device),
                 )
                 with accelerator.accumulate(objective):
                     with accelerator.autocast():
@@ -128,14 +140,15 @@ def train(
                 continue
             epoch, step_in_epoch = divmod(done, layout.steps_per_epoch)
             if done == layout.steps or (step_in_epoch == 0 and epoch % options.eval_every_epochs == 0):
-                result = evaluate(plan, kept, teacher, accelerator, workers)
+                complete = sharding.whole(kept).to(accelerator.device) if sharding.shards(accelerator) else kept
+                result = evaluate(plan, complete, teacher, accelerator, workers)
                 metrics.write({"step": done, "epoch": epoch, **of_score(result)})
                 progress.note(f"epoch {epoch} of {optim.epochs}: {console.accuracy(result)}")
                 list_bad(plan, accelerator, out)
                 objective.train()
             if done == layout.steps or done % options.checkpoint_every_steps == 0:
                 checkpoint.save(accelerator, out / "checkpoints", done)
-    return kept
+    return sharding.whole(kept) if sharding.shards(accelerator) else kept
 
 
 def finite_means(terms: list[dict[str, torch.Tensor]], accelerator: Accelerator, step: int) -> dict[str, float]:

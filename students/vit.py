@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from students.draws import at, drop, path_factors
 from students.outputs import Outputs
 from students.positions import fit_pos_embed, resize_pos_embed, sincos
 from students.sizes import ViTConfig
@@ -32,6 +33,15 @@ class PatchEmbed(nn.Module):
         return self.proj(images).flatten(2).transpose(1, 2)
 
 
+class Dropout(nn.Dropout):
+    """torch's dropout; with seeds [B] what is dropped of an image is a function of its seed and the place, `site`."""
+
+    def forward(self, input: Tensor, seeds: Tensor | None = None, site: int = 0) -> Tensor:
+        if seeds is None or not self.training or self.p == 0:
+            return super().forward(input)
+        return drop(input, self.p, at(seeds, site))
+
+
 class Attention(nn.Module):
     """Tokens [B, N, D] -> tokens [B, N, D]: every token asks every other."""
 
@@ -42,13 +52,18 @@ class Attention(nn.Module):
         self.attn_drop = config.attn_drop_rate
         self.qkv = nn.Linear(config.embed_dim, 3 * config.embed_dim, bias=config.qkv_bias)
         self.proj = nn.Linear(config.embed_dim, config.embed_dim)
-        self.proj_drop = nn.Dropout(config.proj_drop_rate)
+        self.proj_drop = Dropout(config.proj_drop_rate)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seeds: Tensor | None = None) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # [B, H, N, D/H]
         dropout = self.attn_drop if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
-        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
+        if dropout and seeds is not None:  # torch's own attention draws for itself
+            scale = k.shape[-1] ** -0.5 if self.scale is None else self.scale
+            attention = (q * scale @ k.transpose(-2, -1)).softmax(-1)  # [B, H, N, N]
+            x = drop(attention, dropout, at(seeds, 0)) @ v
+        else:
+            x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
+        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)), seeds, 1)
 
 
 class Mlp(nn.Module):
@@ -60,10 +75,10 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(config.embed_dim, hidden)
         self.act = ACTS[config.act_layer]()
         self.fc2 = nn.Linear(hidden, config.embed_dim)
-        self.drop = nn.Dropout(config.proj_drop_rate)
+        self.drop = Dropout(config.proj_drop_rate)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+    def forward(self, x: Tensor, seeds: Tensor | None = None) -> Tensor:
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)), seeds, 2)), seeds, 3)
 
 
 class LayerScale(nn.Module):
@@ -78,20 +93,29 @@ class LayerScale(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (arXiv:1603.09382): in training a sample's branch is 0, or scaled up to keep the expectation."""
+    """Stochastic depth (arXiv:1603.09382): in training a sample's branch is 0, or scaled up to keep the expectation.
+
+    factor: [B, 1, 1], what was drawn for each sample; none: it is drawn from torch's global state.
+    """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, factor: Tensor | None = None) -> Tensor:
+        if factor is not None:  # asked first, so that blocks of any rate share one compiled graph
+            return x * factor.to(x.dtype)
         if not self.training or self.rate == 0:
             return x
         return x * F.dropout(x.new_ones(x.shape[0], 1, 1), self.rate)
 
 
 class Block(nn.Module):
-    """Tokens [B, N, D] -> tokens [B, N, D]: attention, then MLP, each normalised first and added back."""
+    """Tokens [B, N, D] -> tokens [B, N, D]: attention, then MLP, each normalised first and added back.
+
+    factors: [2, B, 1, 1], what the two branches of each image are multiplied with; seeds: [B], of its dropouts. Without
+    them both are drawn from torch's global state.
+    """
 
     def __init__(self, config: ViTConfig, drop_path: float) -> None:
         super().__init__()
@@ -104,9 +128,10 @@ class Block(nn.Module):
         self.ls2 = nn.Identity() if scale is None else LayerScale(config.embed_dim, scale)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x))))
-        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+    def forward(self, x: Tensor, factors: Tensor | None = None, seeds: Tensor | None = None) -> Tensor:
+        first, second = (None, None) if factors is None else factors.unbind(0)
+        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), seeds)), first)
+        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x), seeds)), second)
 
 
 class ViT(nn.Module):
@@ -128,7 +153,7 @@ class ViT(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim)) if config.class_token else None
         self.dist_token = nn.Parameter(torch.empty(1, 1, dim)) if config.distilled else None
         self.pos_embed = nn.Parameter(torch.empty(1, config.num_prefix_tokens + rows * columns, dim))
-        self.pos_drop = nn.Dropout(config.pos_drop_rate)
+        self.pos_drop = Dropout(config.pos_drop_rate)
         rates = [config.drop_path_rate * i / max(config.depth - 1, 1) for i in range(config.depth)]
         self.blocks = nn.Sequential(*[Block(config, rate) for rate in rates])
         # timm's two places for the last norm: before pooling to a token, after averaging.
@@ -137,7 +162,7 @@ class ViT(nn.Module):
         self.pre_logits = nn.Identity()
         if config.representation_size:
             self.pre_logits = nn.Sequential(OrderedDict(fc=nn.Linear(dim, features), act=nn.Tanh()))
-        self.head_drop = nn.Dropout(config.drop_rate)
+        self.head_drop = Dropout(config.drop_rate)
         self.head = nn.Linear(features, num_classes) if num_classes else nn.Identity()
         if config.distilled:
             self.head_dist = nn.Linear(features, num_classes) if num_classes else nn.Identity()
@@ -168,28 +193,31 @@ class ViT(nn.Module):
         out = self.outputs(images)
         return out.logits if out.token_logits is None else (out.logits + out.token_logits) / 2
 
-    def outputs(self, images: Tensor, layers: Sequence[int] = ()) -> Outputs:
+    def outputs(self, images: Tensor, layers: Sequence[int] = (), seeds: Tensor | None = None) -> Outputs:
         """Images [B, C, H, W] -> `Outputs`: both heads apart, the embedding, and the grids of the layers asked for.
 
         A grid is a block's output before the last norm, patch tokens only, [B, D, H/p, W/p]; layers are 0 … depth - 1.
+        seeds: [B], `draws.image_seeds`, of all that is dropped in training; none: torch's global state decides.
         """
         for layer in layers:
             if not 0 <= layer < len(self.blocks):
                 raise ValueError(f"there is no layer {layer}; the student has layers 0 to {len(self.blocks) - 1}")
         prefix, grid = self.config.num_prefix_tokens, self._grid(images)
-        x = self._embed(images, grid)
+        factors, of_block = self._draws(seeds)
+        x = self.pos_drop(self._embed(images, grid), seeds, 0)
         grids: dict[int, Tensor] = {}
         for layer, block in enumerate(self.blocks):
-            x = block(x)
+            x = block(x, factors[layer], of_block[layer])
             if layer in layers:
                 grids[layer] = x[:, prefix:].transpose(1, 2).unflatten(2, grid)  # [B, D, H/p, W/p]
         x = self.norm(x)
         pooled = x[:, 0] if self.config.global_pool == "token" else x[:, prefix:].mean(1)
         embedding = self.pre_logits(self.fc_norm(pooled))
-        logits = self.head(self.head_drop(embedding))
+        logits = self.head(self.head_drop(embedding, seeds, 1))
         token_logits = None
         if self.config.distilled:
-            token_logits = self.head_dist(self.head_drop(self.pre_logits(self.fc_norm(x[:, prefix - 1]))))
+            token = self.pre_logits(self.fc_norm(x[:, prefix - 1]))
+            token_logits = self.head_dist(self.head_drop(token, seeds, 2))
         return Outputs(logits=logits, token_logits=token_logits, embedding=embedding, grids=grids)
 
     def no_weight_decay(self) -> set[str]:
@@ -214,4 +242,18 @@ class ViT(nn.Module):
         tokens = [token.expand(x.shape[0], -1, -1) for token in (self.cls_token, self.dist_token) if token is not None]
         x = torch.cat([*tokens, x], dim=1)
         pos_embed = resize_pos_embed(self.pos_embed, self.config.num_prefix_tokens, self.config.grid_size, grid)
-        return self.pos_drop(x + pos_embed)
+        return x + pos_embed
+
+    def _draws(self, seeds: Tensor | None) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
+        """seeds [B] -> for each block the factors of its branches, [2, B, 1, 1], and the seeds of its dropouts, [B]."""
+        config, nothing = self.config, [None] * self.config.depth
+        if seeds is None or not self.training:
+            return nothing, nothing
+        factors = of_block = nothing
+        if config.drop_path_rate:
+            # Made on the device, where a copy from the host would have every step wait for the one before.
+            rates = config.drop_path_rate * torch.arange(config.depth, device=seeds.device) / max(config.depth - 1, 1)
+            factors = path_factors(at(seeds, 3), rates).unbind(0)
+        if config.attn_drop_rate or config.proj_drop_rate:
+            of_block = at(seeds, torch.arange(4, 4 + config.depth, device=seeds.device)[:, None]).unbind(0)
+        return factors, of_block

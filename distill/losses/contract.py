@@ -32,9 +32,10 @@ Labels are [B] class indices, [B, K] when mixed, or None. A loss that needs the 
 class Address:
     """Where in the run the images of one process's batch stand.
 
-    index: [B], of each image in the training set. start, total: place of the first among the images that all processes
-    see at once, and their number. progress: share of the run that is done, 0 to 1. seed: of the draws of this step, the
-    same on every process; what is drawn for image i of `total` is then the same however they are divided.
+    index: [B], of each image in the training set. start, total: place of the first among the images of the step, over
+    all processes and accumulation steps, and their number. progress: share of the run that is done, 0 to 1. seed: of
+    the draws of this step, the same on every process; what is drawn for image i of `total` is then the same however
+    they are divided. draws: [B], the seeds by which the student drops parts of itself; none: torch's global state.
     """
 
     index: Tensor
@@ -42,6 +43,7 @@ class Address:
     total: int
     seed: int
     progress: float = 0.0
+    draws: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
