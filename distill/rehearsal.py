@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from distill import sizing
-from distill.checkpoint import KEPT
 from distill.compiling import with_compiled_teacher
-from distill.console import Console, clock
+from distill.console import Console
+from distill.estimate import Measured, estimates, kept_bytes
 from distill.loader import train_batches
 from distill.options import RunOptions
 from distill.preflight import Plan
 from distill.processes import from_main
-from distill.summary import pairs_table, peak_bytes, rows
+from distill.summary import pairs_table, rows
 from distill.teaching import make_teacher, zero_head
 from distill.train import evaluate, train
 from distill.views import train_transform
@@ -33,18 +33,6 @@ if TYPE_CHECKING:
 
 CPU_FLOPS = 5e11  # of one step; more of them keep a person waiting at a CPU
 MEMORY_SHARE = 0.5  # of what is free, for what a step keeps: the teacher and the views need some too
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """Seconds, of one process. part: images of it in an accumulation step; evaluated: images that were evaluated."""
-
-    startup: float
-    step: float
-    loading: float
-    evaluation: float
-    part: int
-    evaluated: int
 
 
 def rehearse(
@@ -71,7 +59,7 @@ def rehearse(
         torch.cuda.reset_peak_memory_stats(accelerator.device)
     with tempfile.TemporaryDirectory() as aside, borrowed_cache(Path(aside)):
         measured = _measure(small, options, accelerator, console, saved, Path(aside))
-    console.summary("the whole run", _estimates(plan, measured, accelerator, workers, cost, options.eval_every_epochs))
+    console.summary("the whole run", estimates(plan, measured, accelerator, workers, cost, options.eval_every_epochs))
     if plan.recipe.teacher and plan.recipe.teacher.head == "fit" and saved is None:
         console.say("rehearsal: fitting the teacher's head comes before it and is not counted")
     console.say("rehearsal: nothing was written")
@@ -132,13 +120,9 @@ def affordable(plan: Plan, accelerator: Accelerator) -> tuple[sizing.Cost | None
     if cost is None:
         return None, part
     on_cpu = accelerator.device.type == "cpu"
-    fits = MEMORY_SHARE * _free_bytes(accelerator.device) / _kept(cost, accelerator)
+    fits = MEMORY_SHARE * _free_bytes(accelerator.device) / kept_bytes(cost, accelerator)
     fits = min(fits, CPU_FLOPS / (cost.flops + sizing.teacher_flops(plan))) if on_cpu else fits
     return cost, min(part, max(needed + needed % 2, int(fits) // 2 * 2))
-
-
-def _kept(cost: sizing.Cost, accelerator: Accelerator) -> float:
-    return cost.kept * (1.0 if accelerator.mixed_precision == "no" else 0.5)
 
 
 def _free_bytes(device: torch.device) -> float:
@@ -164,73 +148,3 @@ def _loading(plan: Plan) -> float:
     for _ in range(plan.layout.accumulate):
         next(batches)
     return time.perf_counter() - began
-
-
-def _estimates(
-    plan: Plan, measured: Measured, accelerator: Accelerator, workers: int, cost: sizing.Cost | None, every: int
-) -> list[tuple[str, str]]:
-    layout, on_cpu = plan.layout, accelerator.device.type == "cpu"
-    # Loaders work beside the step; on a CPU they take its cores.
-    alone, loading = max(measured.step - measured.loading, 0.0), measured.loading / max(workers, 1)
-    seconds = alone + loading if on_cpu or not workers else max(alone, loading)
-    seconds *= layout.part / measured.part
-    training = seconds * layout.steps
-    evaluations = -(-layout.epochs // every)
-    evaluating = evaluations * measured.evaluation * len(plan.val) / max(measured.evaluated, 1)
-    return [
-        ("start-up", f"{clock(measured.startup)}, the first step included"),
-        (
-            "speed",
-            f"{_rate(layout.batch_size / seconds)} images/s, {seconds:,.2f} s for a step of {layout.batch_size:,}; "
-            f"one loader makes {_rate(measured.part * layout.accumulate / measured.loading)} views/s",
-        ),
-        ("memory", _memory(plan, measured, accelerator, cost)),
-        ("training", f"about {_long(training)} for {layout.steps:,} steps"),
-        ("evaluation", f"about {_long(evaluating)} for {evaluations:,} times {len(plan.val):,} images"),
-        ("disk", _disk(plan)),
-    ]
-
-
-def _memory(plan: Plan, measured: Measured, accelerator: Accelerator, cost: sizing.Cost | None) -> str:
-    if accelerator.device.type == "cuda":
-        held, where = float(torch.cuda.max_memory_allocated(accelerator.device)), "of the GPU"
-    else:
-        held, where = float(peak_bytes()), "in each process, beside its loaders"
-    more = plan.layout.part - measured.part
-    if not more or cost is None:
-        return f"at most {held / 2**30:.1f} GiB {where}"
-    whole = held + more * _kept(cost, accelerator)
-    return (
-        f"{held / 2**30:.1f} GiB {where} for {measured.part} images at a time, about {whole / 2**30:.0f} GiB for "
-        f"{plan.layout.part}; --gradient_accumulation_steps of accelerate launch divides them"
-    )
-
-
-def _disk(plan: Plan) -> str:
-    student, checkpoint = disk_bytes(plan)
-    whole = student + (KEPT + 1) * checkpoint
-    return (
-        f"about {_mebi(whole)}: {KEPT} checkpoints and one in the making of {_mebi(checkpoint)}, "
-        f"student {_mebi(student)}"
-    )
-
-
-def disk_bytes(plan: Plan) -> tuple[int, int]:
-    """(of the student's folder, of one checkpoint): weights, AdamW's two momenta, and the moving average if any."""
-    objective = plan.objective
-    state = sum(value.nbytes for value in objective.state_dict().values())
-    momenta = 2 * sum(p.nbytes for p in objective.parameters() if p.requires_grad)
-    student = sum(value.nbytes for value in objective.student.state_dict().values())
-    return student, state + momenta + (student if plan.recipe.optim.ema_decay else 0)
-
-
-def _rate(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
-
-
-def _mebi(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
-
-
-def _long(seconds: float) -> str:
-    return f"{seconds / 86_400:,.1f} days" if seconds >= 2 * 86_400 else clock(seconds)

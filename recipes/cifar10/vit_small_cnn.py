@@ -1,6 +1,6 @@
 """ViT-S from a CNN on CIFAR-10: locality guidance and soft targets.
 
-accelerate launch recipes/cifar10/vit_small_cnn.py
+accelerate launch recipes/cifar10/vit_small_cnn.py --data.download
 
 Hardware: meant for one GPU. On a CPU: --student.img-size 32 --student.patch-size 4 --teacher.img-size 64
 Teacher: ConvNeXt-S of ImageNet with a head fitted on CIFAR-10; its last three stages guide blocks 0, 6 and 11.

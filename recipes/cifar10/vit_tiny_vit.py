@@ -1,6 +1,6 @@
 """ViT-Ti from a ViT on CIFAR-10: locality guidance and soft targets.
 
-accelerate launch recipes/cifar10/vit_tiny_vit.py
+accelerate launch recipes/cifar10/vit_tiny_vit.py --data.download
 
 Hardware: meant for one GPU. On a CPU: --student.img-size 32 --student.patch-size 4 --teacher.img-size 128
 Teacher: DeiT III-S of ImageNet with a head fitted on CIFAR-10; the same three of its blocks guide blocks 0, 6 and 11.

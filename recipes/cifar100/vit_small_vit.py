@@ -1,6 +1,6 @@
 """ViT-S from a ViT on CIFAR-100: locality guidance and soft targets.
 
-accelerate launch recipes/cifar100/vit_small_vit.py
+accelerate launch recipes/cifar100/vit_small_vit.py --data.download
 
 Hardware: meant for one GPU. On a CPU: --student.img-size 32 --student.patch-size 4 --teacher.img-size 128
 Teacher: DeiT III-B of ImageNet with a head fitted on CIFAR-100; the same three of its blocks guide blocks 0, 6 and 11.

@@ -1,6 +1,6 @@
 """ViT-Ti from a CNN on CIFAR-100: locality guidance and soft targets.
 
-accelerate launch recipes/cifar100/vit_tiny_cnn.py
+accelerate launch recipes/cifar100/vit_tiny_cnn.py --data.download
 
 Hardware: meant for one GPU. On a CPU: --student.img-size 32 --student.patch-size 4 --teacher.img-size 64
 Teacher: ConvNeXt-T of ImageNet with a head fitted on CIFAR-100; its last three stages guide blocks 0, 6 and 11.

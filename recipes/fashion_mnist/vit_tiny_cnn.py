@@ -1,12 +1,14 @@
 """A tiny ViT from a CNN on Fashion-MNIST: locality guidance and soft targets.
 
-accelerate launch recipes/fashion_mnist/vit_tiny_cnn.py
+accelerate launch recipes/fashion_mnist/vit_tiny_cnn.py --data.download
 
+--data.root FOLDER takes the four .gz files where they are already, as in Debian's dataset-fashion-mnist.
 Hardware: a CPU is enough. Student: 6 blocks × 96, 0.68 M parameters, for 28 px in patches of 4.
 Teacher: EfficientNet-Lite0 of ImageNet at 112 px with a head fitted on Fashion-MNIST; three stages guide three blocks
 of the student (arXiv:2207.10026, whose weight 2.5 this is). The sizes, the schedule and the views are ours.
 
-We know of no published result of this student with these settings. Not yet measured here.
+We know of no published result of this student with these settings. Not yet measured over 60 epochs; with
+--optim.epochs 2 --threads 1 it printed 88.29 % top-1 on the 10,000 test images, and 87.41 % for its teacher.
 """
 
 from distill import Recipe, Torchvision, run

@@ -9,10 +9,11 @@ import torch
 from accelerate import Accelerator
 
 from distill import Arrays, Folder, Optim, Recipe, Torchvision, Unlabelled, Views, checkpoint, run, sizing
+from distill.estimate import disk_bytes
 from distill.losses import CrossEntropy, Hint, SoftTargets
 from distill.objective import Objective
 from distill.preflight import Plan, check
-from distill.rehearsal import CPU_FLOPS, affordable, disk_bytes
+from distill.rehearsal import CPU_FLOPS, affordable
 from distill.script import recipe_of
 from distill.standin import missing, stand_in
 from students import ViTConfig
