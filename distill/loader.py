@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from distill.data import UNLABELLED, Images
+from distill.signals import spare_loader
 from distill.views import Transform, at_address, order
 
 
@@ -159,6 +160,7 @@ def _loader(dataset: _Addressed, parts, workers: int) -> DataLoader:
         batch_sampler=parts,
         num_workers=workers,
         collate_fn=_collate,
+        worker_init_fn=spare_loader,
         pin_memory=torch.cuda.is_available(),
     )
 

@@ -32,5 +32,11 @@ class RunOptions:
     """Epochs between two evaluations; the last epoch always ends with one."""
     checkpoint_every_steps: int = 100
     """Steps between two checkpoints; the last step always writes one."""
+    skip_nonfinite: int = 0
+    """Steps that may be left out because a loss or the gradient is not finite; one more ends the run."""
+    replay: int | None = None
+    """Take the steps from the last checkpoint before this step up to it again, keep nothing, and say what it gives."""
+    auto_accumulate: bool = False
+    """On running out of GPU memory, go on with the same global batches in twice as many accumulation steps."""
     trackers: tuple[str, ...] = ()
     """accelerate's experiment trackers that get the metrics too: tensorboard, wandb, trackio, mlflow …"""

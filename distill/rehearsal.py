@@ -1,7 +1,8 @@
-"""`--dry-run`: two real steps, and nothing written but the teacher's export in the cache."""
+"""`--dry-run` and `--replay`: real steps, and nothing written but the teacher's export in the cache."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ from distill.console import Console, clock
 from distill.options import RunOptions
 from distill.preflight import Plan
 from distill.summary import pairs_table, rows
-from distill.teaching import make_teacher, zero_head
+from distill.teaching import kept_head, make_teacher, zero_head
 from distill.train import train
 
 if TYPE_CHECKING:
@@ -42,3 +43,31 @@ def rehearse(
         f"rehearsal: {plan.layout.batch_size / seconds:.0f} images/s over two steps, start-up included; "
         f"at most {clock(seconds * plan.layout.steps)} for {plan.layout.steps:,} steps. Nothing was written"
     )
+
+
+def replay(
+    plan: Plan,
+    options: RunOptions,
+    accelerator: Accelerator,
+    console: Console,
+    out: Path,
+    saved: SavedOutputs | None = None,
+) -> None:
+    """Take the steps after the last checkpoint before `options.replay` again, up to that one; `out` is only read.
+
+    NonFiniteLoss if that step's loss or gradient is not finite, whatever may be skipped.
+    """
+    recipe, teacher, step = plan.recipe, None, options.replay
+    assert step is not None
+    if recipe.teacher and saved is None:
+        head, layers = kept_head(recipe, out), plan.objective.teacher_layers
+        teacher = make_teacher(recipe, accelerator, console, layers=layers, head=head, images=plan.train)
+    with tempfile.TemporaryDirectory() as folder:
+        aside = Path(folder)
+        (aside / "checkpoints").symlink_to((out / "checkpoints").absolute())
+        every = replace(options, log_every_steps=1)
+        train(plan, teacher, accelerator, aside, every, console, workers=0, saved=saved, stop_step=step)
+        if accelerator.is_main_process:
+            last = json.loads((aside / "metrics.jsonl").read_text().splitlines()[-1])
+            terms = ", ".join(f"{name} {value:.6g}" for name, value in last.items() if name.startswith("loss"))
+            console.say(f"step {step} is finite: {terms}. Nothing was written")
