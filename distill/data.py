@@ -226,8 +226,8 @@ class FileImages:
         try:
             with Image.open(path) as file:
                 return ImageOps.exif_transpose(file), int(self.labels[index])
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{path} cannot be read as an image ({error}); mend it or move it away") from None
+        except Exception as error:  # readers of a dozen formats raise whatever broken bytes make them stumble over
+            raise ValueError(f"{path} cannot be read as an image ({_line(error)}); mend it or move it away") from None
 
     def where(self, keep: Sequence[bool] | np.ndarray) -> FileImages:
         """The images whose entry in `keep` [N] is true."""
@@ -235,6 +235,10 @@ class FileImages:
 
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def image_files(root: Path) -> list[str]:

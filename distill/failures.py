@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +16,7 @@ from distill.signals import Interrupted
 
 USER, FAILED = 2, 1
 """Exit codes: what a user can mend before the same command makes sense, and what happened to a run."""
+FEWER = "use fewer --workers, or 0"
 GO_ON = "the same command goes on from the last checkpoint, or from the start"
 
 
@@ -29,6 +33,7 @@ def in_one_line(place: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        _end_loaders()
         if os.environ.get("DISTILL_TRACEBACK"):
             raise
         found = described(error, place)
@@ -40,9 +45,11 @@ def in_one_line(place: str) -> Iterator[None]:
         Peers().say(f"error: {found[0]}")
         sys.exit(found[1])
     except Interrupted as interrupted:
+        _end_loaders()
         Peers().say(f"stopped: {interrupted.text}")
         sys.exit(interrupted.code)
     except KeyboardInterrupt:
+        _end_loaders()
         Peers().say(f"stopped: interrupted; {GO_ON}")
         sys.exit(130)
 
@@ -53,12 +60,11 @@ def described(error: Exception, place: str = "") -> tuple[str, int] | None:
         return one_line(error), USER
     if isinstance(error, Failed):
         return str(error), FAILED
-    text = " ".join(str(error).split())
-    if "DataLoader worker" in text:
-        return (
-            f"a loader process was killed ({text[:120]}), often for want of memory; use fewer --workers, and {GO_ON}",
-            FAILED,
-        )
+    text = " ".join(_own_words(error).split())
+    if _lost_a_loader(error, text):
+        return f"a loader process was killed, often for want of memory; {FEWER}, and {GO_ON}", FAILED
+    if "</torch_" in text or "insufficient shared memory" in text:
+        return f"shared memory, such as /dev/shm, has no room for the loaders' images ({text[:120]}); {FEWER}", FAILED
     if isinstance(error, OSError):
         return f"{error.filename or place}: {error.strerror or text}{_way_out(error)}; {GO_ON}", FAILED
     # torch's and safetensors' writers have their own words for what a disk refuses.
@@ -70,8 +76,29 @@ def described(error: Exception, place: str = "") -> tuple[str, int] | None:
 def one_line(error: ValueError) -> str:
     """What a user's error says."""
     # A loader process hands its error over with a traceback around it; the last line is ours.
+    return _own_words(error).removeprefix("ValueError: ")
+
+
+def _own_words(error: Exception) -> str:
     text = str(error)
-    return text.strip().splitlines()[-1].removeprefix("ValueError: ") if text.startswith("Caught") else text
+    return text.strip().splitlines()[-1] if text.startswith("Caught") else text
+
+
+def _lost_a_loader(error: Exception, text: str) -> bool:
+    if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
+        return True
+    # Killed while it hands a batch over, it leaves a connection that breaks.
+    files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
+    waited = any(file.endswith(os.path.join("utils", "data", "dataloader.py")) for file in files)
+    return waited and isinstance(error, (EOFError, ConnectionError, FileNotFoundError))
+
+
+def _end_loaders() -> None:
+    """End what would otherwise be waited for: loader processes do not heed the signals that a cluster sends to all."""
+    if loaders := [child for child in multiprocessing.active_children() if child.daemon]:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's own handler takes their end for one more failure
+        for loader in loaders:
+            loader.kill()
 
 
 def _way_out(error: OSError) -> str:

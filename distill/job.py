@@ -74,7 +74,7 @@ def parse(
 
 def _carry_out(recipe: Recipe, options: RunOptions, out: Path, signals: Signals, command: str) -> Path:
     # Heavy imports wait until the options are known to be right.
-    from distill import preflight
+    from distill import memory, preflight
     from distill.console import Console
     from distill.finite import NonFiniteLoss
     from distill.processes import from_main
@@ -83,6 +83,7 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path, signals: Signals,
     console = Console(main=_is_main())
     preflight.check_options(options)
     accelerator = _accelerator(options, out)
+    memory.check(options, accelerator)
     plan = preflight.check(
         recipe, processes=accelerator.num_processes, accumulate=accelerator.gradient_accumulation_steps
     )
@@ -122,6 +123,7 @@ def _begin_or_go_on(
     signals: Signals,
     held: ExitStack,
 ) -> None:
+    from distill import memory, preflight
     from distill.processes import from_main
 
     state, note = from_main(accelerator, lambda: _claim(out, plan, options, saved, held))
@@ -130,7 +132,39 @@ def _begin_or_go_on(
         return
     if note:
         console.say(note)
-    _distil(plan, options, accelerator, console, out, saved, signals)
+    while not _distil_in_memory(plan, options, accelerator, console, out, saved, signals):
+        steps = memory.more_steps(plan)
+        assert steps is not None
+        console.say(
+            f"{plan.layout.part} images do not fit into the GPU's memory: {steps} accumulation steps from here on"
+        )
+        accelerator.free_memory()
+        accelerator.gradient_accumulation_steps = steps
+        plan = preflight.check(plan.recipe, processes=accelerator.num_processes, accumulate=steps)
+        plan = saved.shown_in(plan) if saved else plan
+
+
+def _distil_in_memory(
+    plan: Plan,
+    options: RunOptions,
+    accelerator: Accelerator,
+    console: Console,
+    out: Path,
+    saved: SavedOutputs | None,
+    signals: Signals,
+) -> bool:
+    """Whether the memory sufficed. Failed where it did not, and nothing is to be done about it."""
+    from torch.cuda import OutOfMemoryError
+
+    from distill import memory
+
+    try:
+        _distil(plan, options, accelerator, console, out, saved, signals)
+    except OutOfMemoryError as error:
+        if not options.auto_accumulate or memory.more_steps(plan) is None:
+            raise memory.advice(plan) from error
+        return False  # with the error goes all that it held on to
+    return True
 
 
 def _open_saved(
