@@ -127,7 +127,7 @@ def test_a_run_that_was_killed_as_it_began_is_begun_again(tmp_path):
 def test_the_first_signal_waits_for_the_step_and_a_second_ctrl_c_does_not(monkeypatch):
     reached = []
     with signals.Signals() as heard:
-        with pytest.raises(signals.Interrupted) as ended, heard.deferred():
+        with pytest.raises(signals.Interrupted) as ended, heard.deferred():  # noqa: PT012
             os.kill(os.getpid(), signal.SIGTERM)
             assert heard.received == signal.SIGTERM
             os.kill(os.getpid(), signal.SIGINT)  # a launcher's echo
@@ -136,7 +136,7 @@ def test_the_first_signal_waits_for_the_step_and_a_second_ctrl_c_does_not(monkey
             reached.append(True)
         assert reached
         assert ended.value.code == 143
-        with pytest.raises(signals.Interrupted) as ended, heard.deferred():
+        with pytest.raises(signals.Interrupted) as ended, heard.deferred():  # noqa: PT012
             os.kill(os.getpid(), signal.SIGINT)
             pytest.fail("went on")
         assert ended.value.code == 130
@@ -144,7 +144,7 @@ def test_the_first_signal_waits_for_the_step_and_a_second_ctrl_c_does_not(monkey
 
 
 def test_before_training_a_signal_ends_a_run_at_once():
-    with signals.Signals(), pytest.raises(signals.Interrupted) as ended:
+    with signals.Signals(), pytest.raises(signals.Interrupted) as ended:  # noqa: PT012
         os.kill(os.getpid(), signal.SIGUSR1)
         pytest.fail("went on")
     assert ended.value.code == 138

@@ -40,7 +40,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "views.re-prob": ("1.1", *NUMBERS),
     "views.crop-pct": ("0", "1.1", *NUMBERS),
     "views.img-size": ("0", "28 28 28", *NUMBERS),
-    "views.auto-augment": ("nonsense", "", "m9-rand"),
+    "views.auto-augment": ("nonsense", "none"),
     "student.img-size": ("0", "27", *NUMBERS),
     "student.patch-size": ("0", "5", *NUMBERS),
     "student.embed-dim": ("0", "15", *NUMBERS),
