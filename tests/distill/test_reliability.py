@@ -260,7 +260,7 @@ def test_a_truncated_teacher_is_one_line(tmp_path, tiny_teacher):
     for file in tiny_teacher.iterdir():
         data = file.read_bytes()
         (local / file.name).write_bytes(data[: len(data) // 2] if file.suffix == ".safetensors" else data)
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(ValueError, match="cut") as refused:
         Teacher(name=str(local), runtime="eager").build()
     assert "\n" not in str(refused.value)
     assert str(local) in str(refused.value)

@@ -29,7 +29,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "optim.weight-decay": ("inf", *NUMBERS),
     "optim.eps": ("inf", *NUMBERS),
     "optim.betas": ("1 1", "0.9", "0.9 -0.1", "nan nan", "0.9 0.9 0.9"),
-    "optim.clip-grad": ("0", *NUMBERS),
+    "optim.clip-grad": ("0", "-1", "nan", "x", ""),
     "optim.ema-decay": ("0", "1", "2", *NUMBERS),
     "views.scale": ("0 1", "1 0.5", "0.5 2", "nan nan", "1"),
     "views.ratio": ("0 1", "2 1", "1 inf", "nan 1"),
