@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """But for `saved`, none of these changes what is learnt."""
+    """But for `saved`, `skip_nonfinite` and `auto_accumulate`, none of these changes what is learnt."""
 
     out: str | None = None
     """Run folder; None: runs/<file name of the recipe>, with -alone behind it for --alone."""
