@@ -101,7 +101,7 @@ def main() -> None:
         )
         command(of_recipe) if isinstance(command, TeacherOfYourClasses) else command()
     except ValueError as error:
-        from distill.job import one_line
+        from distill.failures import one_line
 
         if os.environ.get("RANK", "0") == "0":  # a launcher's other processes found the same
             print(f"error: {one_line(error)}", file=sys.stderr)

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from distill import disk, lock
 from distill.recipe import Recipe, differences, from_json, to_json
 
-OURS = ("recipe.json", "metrics.jsonl", "checkpoints", "student", "teacher_head.safetensors", "saved_outputs.json")
+if TYPE_CHECKING:
+    from distill.preflight import Plan
+
+DATA = "data.json"
+OURS = (
+    "recipe.json",
+    DATA,
+    "metrics.jsonl",
+    "checkpoints",
+    "student",
+    "teacher_head.safetensors",
+    "saved_outputs.json",
+)
 FOUND = ("bad_images.txt",)
+MANY = ("teacher_head_*.safetensors", "nonfinite_*.json")  # one a member of an ensemble, one a step
 REPORTS = ("report.json", "report.md", "report.html")
 TRACKERS = ("distill",)
 
@@ -21,10 +34,12 @@ def claim(out: Path, recipe: Recipe, resume: Literal["auto", "never"]) -> Litera
     if not out.exists() or not any(out.iterdir()):
         return "begin"
     if not (out / "recipe.json").is_file():
+        if (out / lock.FILE).is_file():
+            return "begin"  # a run of ours was killed before it wrote its recipe
         raise ValueError(f"{out} is not empty and not a run folder; choose another with --out")
     if resume == "never":
         return "begin"
-    changed = differences(json.loads((out / "recipe.json").read_text()), to_json(recipe))
+    changed = differences(_json(out / "recipe.json"), to_json(recipe))
     # A run that was stopped by a bad image had met none before, so it may go on and pass over it.
     changed = [change for change in changed if not change.startswith("data.on_bad: ")]
     if changed:
@@ -40,19 +55,37 @@ def begin(out: Path, recipe: Recipe) -> None:
     for name in (*OURS, *FOUND, *REPORTS, *TRACKERS):
         path = out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    for path in out.glob("teacher_head_*.safetensors"):  # one a member of an ensemble
+    for path in (path for pattern in MANY for path in out.glob(pattern)):
         path.unlink()
     write(out / "recipe.json", to_json(recipe))
+
+
+def note_data(out: Path, plan: Plan) -> str | None:
+    """Keep what the data of a run is, and say, in a line, how it is not what it was; None where nothing changed."""
+    now = {"fingerprint": plan.recipe.data.fingerprint(), "train": len(plan.train), "val": len(plan.val)}
+    file = out / DATA
+    before = _json(file) if file.is_file() else now
+    if before != now or not file.is_file():
+        write(file, now)
+    if before == now:
+        return None
+    counts = [
+        f"{before.get(split)} -> {now[split]} images to {what}"
+        for split, what in (("train", "train on"), ("val", "validate on"))
+        if before.get(split) != now[split]
+    ]
+    return (
+        f"the data is not what it was when this run was here last ({', '.join(counts) or 'other files, as many'}); "
+        "from here on the run follows what is there now, or start over with --resume never"
+    )
 
 
 def read_recipe(out: Path) -> Recipe:
     """The recipe of a run folder. ValueError if it is none."""
     try:
-        recipe = from_json(json.loads((out / "recipe.json").read_text()))
+        recipe = from_json(_json(out / "recipe.json"))
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{out} is no run folder (it has no recipe.json); name one such as runs/quickstart") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{out / 'recipe.json'} is not JSON ({error})") from None
     if not isinstance(recipe, Recipe):
         raise ValueError(f"{out / 'recipe.json'} holds no recipe; name a run folder such as runs/quickstart")
     return recipe
@@ -61,6 +94,11 @@ def read_recipe(out: Path) -> Recipe:
 def write(path: Path, value: Any) -> None:
     """Write JSON, or text as it is, aside and rename it, so that a reader never sees half of it."""
     text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    disk.replace_text(path, text)
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not JSON ({error})") from None

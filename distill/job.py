@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
+import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from distill import failures
 from distill.options import RunOptions
 from distill.recipe import Recipe, to_json
+from distill.signals import Signals
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -35,31 +38,21 @@ def run(recipe: Recipe, args: Sequence[str] | None = None) -> Path:
     """Carry out a recipe, with overrides from `args` (None: the command line), and return its run folder.
 
     In this order: preflight, build, train or resume, evaluate, export, compare. What a user can mend ends the program
-    with one line and exit code 2; a loss that is not finite with exit code 1. With the environment variable
-    DISTILL_TRACEBACK set, the error's traceback is shown instead of the line.
+    with one line and exit code 2; what happened to the run, such as a loss that is not finite or a full disk, with
+    exit code 1; SIGINT, SIGTERM and SIGUSR1 with 130, 143 and 138, after a checkpoint. With the environment variable
+    DISTILL_TRACEBACK set, an error's traceback is shown instead of the line.
     """
     script = Path(sys.argv[0])
-    try:
+    with failures.in_one_line("the run's options"):
         recipe, options = parse(
             recipe, args, prog=script.name, description=getattr(sys.modules["__main__"], "__doc__", None)
         )
-        if options.alone:
-            recipe = recipe.without_teacher()
-        return _carry_out(recipe, options, Path(options.out or f"runs/{script.stem}{'-alone' * options.alone}"))
-    except ValueError as error:
-        if os.environ.get("DISTILL_TRACEBACK"):
-            raise
-        _fail(one_line(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on from the last checkpoint, or from the start", 130)
-
-
-def one_line(error: ValueError) -> str:
-    """What a user's error says."""
-    # A loader process hands its error over with a traceback around it; the last line is ours.
-    text = str(error)
-    last = text.strip().splitlines()[-1] if text.startswith("Caught") else text
-    return re.sub(r"^(ValueError|distill\.[\w.]+): ", "", last)
+    if options.alone:
+        recipe = recipe.without_teacher()
+    out = Path(options.out or f"runs/{script.stem}{'-alone' * options.alone}")
+    command = shlex.join(["python", *(sys.argv if args is None else [sys.argv[0], *args])])
+    with Signals() as signals, failures.in_one_line(str(out)):
+        return _carry_out(recipe, options, out, signals, command)
 
 
 def parse(
@@ -78,17 +71,19 @@ def parse(
     return command.recipe, command.options
 
 
-def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
+def _carry_out(recipe: Recipe, options: RunOptions, out: Path, signals: Signals, command: str) -> Path:
     # Heavy imports wait until the options are known to be right.
-    from distill import launched, preflight
+    from distill import launched, memory, preflight
     from distill.console import Console
+    from distill.finite import NonFiniteLoss
     from distill.processes import from_main
     from distill.rehearsal import rehearse
-    from distill.train import NonFiniteLoss
+    from distill.replay import replay
 
     console = Console(main=_is_main())
     preflight.check_options(options)
     accelerator = _accelerator(options, out)
+    memory.check(options, accelerator)
     if options.dry_run and options.saved is None:
         recipe = _with_images(recipe, accelerator, console)
     plan = preflight.check(
@@ -99,22 +94,80 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path) -> Path:
     if options.saved is not None:
         saved = _open_saved(Path(options.saved), plan, options, accelerator, console)
         plan = saved.shown_in(plan)
+    # Not in a `finally`: one that fails speaks before it lets go of the connections of the others.
+    with ExitStack() as held:
+        try:
+            if options.dry_run:
+                rehearse(plan, options, accelerator, console, saved, workers=_workers(options, accelerator))
+            elif options.replay is not None:
+                from_main(accelerator, lambda: _check_replay(out, plan, options, saved))
+                replay(plan, options, accelerator, console, out, saved)
+            else:
+                _begin_or_go_on(plan, options, accelerator, console, out, saved, signals, held)
+        except NonFiniteLoss as error:
+            again = "" if options.replay else f". To see it again: {command} --replay {error.step}"
+            raise failures.Failed(f"{error}{again}") from error
+        except BaseException:
+            for tracker in accelerator.trackers:
+                tracker.finish()
+            raise
+    accelerator.wait_for_everyone()  # one that leaves early takes the connections of the others with it
+    accelerator.end_training()
+    return out
+
+
+def _begin_or_go_on(
+    plan: Plan,
+    options: RunOptions,
+    accelerator: Accelerator,
+    console: Console,
+    out: Path,
+    saved: SavedOutputs | None,
+    signals: Signals,
+    held: ExitStack,
+) -> None:
+    from distill import memory, preflight
+    from distill.processes import from_main
+
+    state, note = from_main(accelerator, lambda: _claim(out, plan, options, saved, held))
+    if state == "finished":
+        console.say(f"{out} is finished; nothing to do. See {out / 'report.html'}, or start over with --resume never")
+        return
+    if note:
+        console.say(note)
+    while not _distil_in_memory(plan, options, accelerator, console, out, saved, signals):
+        steps = memory.more_steps(plan)
+        assert steps is not None
+        console.say(
+            f"{plan.layout.part} images do not fit into the GPU's memory: {steps} accumulation steps from here on"
+        )
+        accelerator.free_memory()
+        accelerator.gradient_accumulation_steps = steps
+        plan = preflight.check(plan.recipe, processes=accelerator.num_processes, accumulate=steps)
+        plan = saved.shown_in(plan) if saved else plan
+
+
+def _distil_in_memory(
+    plan: Plan,
+    options: RunOptions,
+    accelerator: Accelerator,
+    console: Console,
+    out: Path,
+    saved: SavedOutputs | None,
+    signals: Signals,
+) -> bool:
+    """Whether the memory sufficed. Failed where it did not, and nothing is to be done about it."""
+    from torch.cuda import OutOfMemoryError
+
+    from distill import memory
+
     try:
-        if options.dry_run:
-            rehearse(plan, options, accelerator, console, saved, workers=_workers(options, accelerator))
-            return out
-        state = from_main(accelerator, lambda: _claim(out, plan, options, saved))
-        if state == "finished":
-            page = out / "report.html"
-            console.say(f"{out} is finished; nothing to do. See {page}, or start over with --resume never")
-            return out
-        _distil(plan, options, accelerator, console, out, saved)
-        accelerator.wait_for_everyone()  # one that leaves early takes the connections of the others with it
-        return out
-    except NonFiniteLoss as error:
-        _fail(str(error), 1)
-    finally:
-        accelerator.end_training()
+        _distil(plan, options, accelerator, console, out, saved, signals)
+    except OutOfMemoryError as error:
+        if not options.auto_accumulate or memory.more_steps(plan) is None:
+            raise memory.advice(plan) from error
+        return False  # with the error goes all that it held on to
+    return True
 
 
 def _with_images(recipe: Recipe, accelerator: Accelerator, console: Console) -> Recipe:
@@ -146,12 +199,18 @@ def _open_saved(
     return SavedOutputs(folder, manifest, accelerator.device, verify=options.verify_saved == "use")
 
 
-def _claim(out: Path, plan: Plan, options: RunOptions, saved: SavedOutputs | None) -> str:
-    from distill import folder, preflight
+def _claim(
+    out: Path, plan: Plan, options: RunOptions, saved: SavedOutputs | None, held: ExitStack
+) -> tuple[str, str | None]:
+    """What this run does in its folder, which is held until `held` is closed, and what there is to say of its data."""
+    from distill import folder, lock, preflight
     from distill.saved.fit import check_source
 
     preflight.check_folder(out)
-    state = folder.claim(out, plan.recipe, options.resume)
+    if folder.claim(out, plan.recipe, options.resume) == "finished":
+        return "finished", None
+    held.enter_context(lock.locked(out))
+    state = folder.claim(out, plan.recipe, options.resume)  # again, for a run that ended just now
     if state == "resume":
         check_source(out, saved)
         folder.write(out / "recipe.json", to_json(plan.recipe))  # which may pass over bad images from here on
@@ -159,7 +218,20 @@ def _claim(out: Path, plan: Plan, options: RunOptions, saved: SavedOutputs | Non
         folder.begin(out, plan.recipe)
         if saved:
             saved.note_in(out)
-    return state
+    return state, None if state == "finished" else folder.note_data(out, plan)
+
+
+def _check_replay(out: Path, plan: Plan, options: RunOptions, saved: SavedOutputs | None) -> None:
+    from distill import folder
+    from distill.saved.fit import check_source
+
+    assert options.replay is not None
+    if not (out / "recipe.json").is_file():
+        raise ValueError(f"{out} holds no run of which a step can be replayed; name one with --out")
+    if options.replay > plan.layout.steps:
+        raise ValueError(f"--replay is {options.replay} but the run has {plan.layout.steps} steps; use one of them")
+    folder.claim(out, plan.recipe, "auto")
+    check_source(out, saved)
 
 
 def _distil(
@@ -169,6 +241,7 @@ def _distil(
     console: Console,
     out: Path,
     saved: SavedOutputs | None,
+    signals: Signals,
 ) -> None:
     import students
     from distill.compare.carry_out import at_the_end_of_a_run
@@ -197,7 +270,7 @@ def _distil(
     if options.trackers:
         accelerator.init_trackers("distill", config={"run": str(out)})
 
-    student = train(plan, teacher, accelerator, out, options, console, workers=workers, saved=saved)
+    student = train(plan, teacher, accelerator, out, options, console, workers=workers, saved=saved, signals=signals)
 
     if accelerator.is_main_process:
         students.save(
@@ -264,9 +337,3 @@ def _workers(options: RunOptions, accelerator: Accelerator) -> int:
 
 def _is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    if _is_main():
-        print(f"error: {message}", file=sys.stderr)
-    sys.exit(code)

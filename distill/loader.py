@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from distill.data import UNLABELLED, BadImages, Images
+from distill.signals import spare_loader
 from distill.views import Transform, at_address, derived_seed, order
 
 
@@ -193,6 +194,7 @@ def _loader(dataset: _Addressed, parts, workers: int) -> DataLoader:
         batch_sampler=parts,
         num_workers=workers,
         collate_fn=dataset.collate,
+        worker_init_fn=spare_loader,
         pin_memory=torch.cuda.is_available(),
     )
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distill import disk
 from distill.evaluate import Score
 
 if TYPE_CHECKING:
@@ -20,10 +21,12 @@ class Metrics:
     def __init__(self, path: Path, start: int, accelerator: Accelerator) -> None:
         self.path, self.accelerator = path, accelerator
         self.started = time.perf_counter()
+        self._scores: set[float] = set()
         if accelerator.is_main_process:
             lines = path.read_text().splitlines() if path.exists() else []
             kept = [line for line in lines if _step(line) <= start]
-            path.write_text("".join(line + "\n" for line in kept))
+            disk.replace_text(path, "".join(line + "\n" for line in kept))
+            self._scores = {_step(line) for line in kept if '"val/' in line}
 
     def write(self, values: dict[str, float]) -> None:
         if self.accelerator.is_main_process:
@@ -31,6 +34,15 @@ class Metrics:
             with self.path.open("a") as file:
                 file.write(line + "\n")
         self.accelerator.log({k: v for k, v in values.items() if k != "step"}, step=int(values["step"]))
+
+    def scored(self, step: int) -> bool:
+        """Whether the file, as it was found, has a score of this step. Known to the main process only."""
+        return step in self._scores
+
+    def flush(self) -> None:
+        """Wait until the lines are on the disk: a checkpoint must not survive the metrics of its steps."""
+        if self.accelerator.is_main_process:
+            disk.flush(self.path)
 
 
 def _step(line: str) -> float:

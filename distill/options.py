@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """But for `saved`, none of these changes what is learnt."""
+    """But for `saved`, `skip_nonfinite` and `auto_accumulate`, none of these changes what is learnt."""
 
     out: str | None = None
     """Run folder; None: runs/<file name of the recipe>, with -alone behind it for --alone."""
@@ -37,5 +37,11 @@ class RunOptions:
     """Epochs between two evaluations; the last epoch always ends with one."""
     checkpoint_every_steps: int = 100
     """Steps between two checkpoints; the last step always writes one."""
+    skip_nonfinite: int = 0
+    """Steps that may be left out because a loss or the gradient is not finite; one more ends the run."""
+    replay: int | None = None
+    """Take the steps from the last checkpoint before this step up to it again, keep nothing, and say what it gives."""
+    auto_accumulate: bool = False
+    """On running out of GPU memory, go on with the same global batches in twice as many accumulation steps."""
     trackers: tuple[str, ...] = ()
     """accelerate's experiment trackers that get the metrics too: tensorboard, wandb, trackio, mlflow …"""

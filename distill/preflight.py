@@ -272,11 +272,12 @@ def _sides(size: int | tuple[int, int]) -> tuple[int, ...]:
 
 def check_options(options: RunOptions) -> None:
     """ValueError for a run option out of its range."""
-    for name in ("log_every_steps", "eval_every_epochs", "checkpoint_every_steps", "threads"):
+    for name in ("log_every_steps", "eval_every_epochs", "checkpoint_every_steps", "threads", "replay"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; use 1 or more")
-    if options.workers is not None and options.workers < 0:
-        raise ValueError(f"--workers is {options.workers}; use 0 or more")
+    for name in ("workers", "skip_nonfinite"):
+        if (getattr(options, name) or 0) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; use 0 or more")
     if options.out == "":
         raise ValueError("--out is empty; name a folder, or leave it out")

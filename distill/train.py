@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from timm.utils.model_ema import ModelEmaV3
 
-from distill import checkpoint, compiling, sharding
+from distill import checkpoint, compiling, disk, sharding
 from distill.console import Console
 from distill.evaluate import Score, score, summed
+from distill.finite import WAY_OUT, Agreed, NonFiniteLoss, agree, gradient_norm, refusal
 from distill.loader import in_order, train_batches
 from distill.losses import Address
 from distill.metrics import Metrics, of_losses, of_score
@@ -20,6 +21,8 @@ from distill.optim import build_optimizer, learning_rate
 from distill.options import RunOptions
 from distill.passed_over import list_bad
 from distill.preflight import Plan
+from distill.processes import from_main
+from distill.signals import Signals, stopped
 from distill.views import derived_seed, train_transform, val_transform
 from students import ViT
 from students.draws import image_seeds
@@ -30,10 +33,6 @@ if TYPE_CHECKING:
 
     from distill.saved.reader import SavedOutputs
     from teachers.frozen_ensemble import AnyFrozen
-
-
-class NonFiniteLoss(RuntimeError):
-    """A loss became NaN or infinite; raised on every process before the optimiser took the step."""
 
 
 def train(
@@ -47,12 +46,15 @@ def train(
     workers: int,
     saved: SavedOutputs | None = None,
     stop_step: int | None = None,
+    signals: Signals | None = None,
 ) -> ViT:
     """Train from the newest checkpoint in `out`, or from the start, and return the student that is to be kept.
 
     saved: what the teacher said of the views that the plan's layout shows, in the place of the teacher itself.
-    stop_step ends a rehearsal early. NonFiniteLoss if a term is not finite.
+    stop_step ends a rehearsal or a replay early, and nothing is kept. signals: are heeded between two steps, with a
+    checkpoint. NonFiniteLoss if a term or the gradient is not finite, Interrupted for a signal, on every process.
     """
+    signals = signals or Signals()
     recipe, layout, optim = plan.recipe, plan.layout, plan.recipe.optim
     config, views = recipe.student, recipe.views
 
@@ -68,14 +70,16 @@ def train(
         sharding.rebind(optimizer, build_optimizer(plan.objective, optim, accelerator.device))
     student = accelerator.unwrap_model(objective).student
     ema = ModelEmaV3(student, decay=optim.ema_decay, use_warmup=True) if optim.ema_decay else None
-    if ema:
-        accelerator.register_for_checkpointing(ema.module)
     kept = ema.module if ema else student
     assert isinstance(kept, ViT)
 
     # Resume: every random choice is a function of the step, so the step is all that has to be known.
-    start = checkpoint.load(accelerator, out / "checkpoints")
+    average = ema.module if ema else None
+    restored = checkpoint.load(accelerator, out / "checkpoints", average=average, before=stop_step)
+    start, skipped = restored.step, restored.skipped
     metrics = Metrics(out / "metrics.jsonl", start, accelerator)
+    for note in restored.notes:
+        console.say(note)
     if start:
         console.say(f"resumed after step {start} of {layout.steps}")
     batches = train_batches(
@@ -88,16 +92,31 @@ def train(
         workers=workers,
     )
 
+    def due(done: int) -> bool:
+        epoch, step_in_epoch = divmod(done, layout.steps_per_epoch)
+        return done == layout.steps or (step_in_epoch == 0 and epoch % options.eval_every_epochs == 0)
+
+    def measure(done: int) -> str:
+        complete = sharding.whole(kept).to(accelerator.device) if sharding.shards(accelerator) else kept
+        result = evaluate(plan, complete, teacher, accelerator, workers)
+        epoch = done // layout.steps_per_epoch
+        metrics.write({"step": done, "epoch": epoch, **of_score(result)})
+        list_bad(plan, accelerator, out)
+        objective.train()
+        return f"epoch {epoch} of {optim.epochs}: {console.accuracy(result)}"
+
     # Train.
     objective.train()
-    with console.progress(layout.steps, start, layout.batch_size) as progress:
+    with signals.deferred(), console.progress(layout.steps, start, layout.batch_size) as progress:
+        if start and stop_step is None and due(start) and not from_main(accelerator, lambda: metrics.scored(start)):
+            progress.note(measure(start))
         for step in range(start, layout.steps if stop_step is None else min(stop_step, layout.steps)):
             lr = learning_rate(optim, step, steps=layout.steps, steps_per_epoch=layout.steps_per_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = lr
             draw = derived_seed(recipe.seed, step, "teacher")
             terms: list[dict[str, torch.Tensor]] = []
-            means: dict[str, float] = {}
+            agreed, broken = Agreed({}), []
             for _ in range(layout.accumulate):
                 batch = next(batches)
                 images = batch.views.to(accelerator.device, non_blocking=True)
@@ -125,46 +144,54 @@ def train(
                     accelerator.backward(losses["total"])
                     terms.append(losses)
                     if accelerator.sync_gradients:
-                        means = finite_means(terms, accelerator, step)
-                        if optim.clip_grad is not None:
-                            accelerator.clip_grad_norm_(objective.parameters(), optim.clip_grad)
-                    optimizer.step()
+                        norm = gradient_norm(list(objective.parameters()), accelerator, optim.clip_grad)
+                        agreed = agree(terms, norm, signals.received, accelerator)
+                        broken = agreed.broken(with_gradient=accelerator.scaler is None)
+                    if broken:
+                        last_one = skipped >= options.skip_nonfinite or step + 1 == stop_step
+                        refuse(agreed, broken, plan, step, accelerator, out, console, skip=not last_one)
+                        skipped += 1
+                    if not broken or accelerator.scaler is not None:  # a loss scaler leaves such a step out by itself
+                        optimizer.step()
                     optimizer.zero_grad()
-            if ema:
+            if ema and not broken:
                 ema.update(student, step)
             done = step + 1
-            progress.advance(means, lr)
+            progress.advance(agreed.means, lr)
             if done % options.log_every_steps == 0 or done == layout.steps:
-                metrics.write({"step": done, "epoch": done / layout.steps_per_epoch, "lr": lr, **of_losses(means)})
+                figures = {"skipped": skipped} if broken else {"lr": lr, **of_losses(agreed.means)}
+                metrics.write({"step": done, "epoch": done / layout.steps_per_epoch, **figures})
             if stop_step is not None:
                 continue
-            epoch, step_in_epoch = divmod(done, layout.steps_per_epoch)
-            if done == layout.steps or (step_in_epoch == 0 and epoch % options.eval_every_epochs == 0):
-                complete = sharding.whole(kept).to(accelerator.device) if sharding.shards(accelerator) else kept
-                result = evaluate(plan, complete, teacher, accelerator, workers)
-                metrics.write({"step": done, "epoch": epoch, **of_score(result)})
-                progress.note(f"epoch {epoch} of {optim.epochs}: {console.accuracy(result)}")
-                list_bad(plan, accelerator, out)
-                objective.train()
-            if done == layout.steps or done % options.checkpoint_every_steps == 0:
-                checkpoint.save(accelerator, out / "checkpoints", done)
+            if done == layout.steps or done % options.checkpoint_every_steps == 0 or agreed.signal:
+                metrics.flush()
+                checkpoint.save(accelerator, out / "checkpoints", done, average=average, skipped=skipped)
+            if agreed.signal:
+                raise stopped(agreed.signal, done, layout.steps)
+            if due(done):
+                progress.note(measure(done))
     return sharding.whole(kept) if sharding.shards(accelerator) else kept
 
 
-def finite_means(terms: list[dict[str, torch.Tensor]], accelerator: Accelerator, step: int) -> dict[str, float]:
-    """The mean of each term over accumulation steps and processes; NonFiniteLoss, on every process, if one is none."""
-    names = list(terms[0])
-    local = torch.stack([torch.stack([term[name].detach() for name in names]) for term in terms]).mean(0)
-    means = accelerator.reduce(local, reduction="mean")
-    assert isinstance(means, torch.Tensor)
-    values = dict(zip(names, means.tolist(), strict=True))
-    broken = [name for name, value in values.items() if not math.isfinite(value) and name != "total"]
-    if broken or not math.isfinite(values["total"]):
-        raise NonFiniteLoss(
-            f"step {step + 1}: loss {', '.join(broken) or 'total'} is {values[(broken or ['total'])[0]]}; "
-            "no optimiser step was taken. Lower the learning rate or that loss's weight, or train in bf16 or float32"
-        )
-    return values
+def refuse(
+    agreed: Agreed,
+    broken: list[str],
+    plan: Plan,
+    step: int,
+    accelerator: Accelerator,
+    out: Path,
+    console: Console,
+    *,
+    skip: bool,
+) -> None:
+    """Write down which views a step that is not taken saw; NonFiniteLoss, unless it is to be skipped."""
+    text, address = refusal(agreed, broken, plan, step)
+    file = out / f"nonfinite_{step + 1:09d}.json"
+    if accelerator.is_main_process:
+        disk.replace_text(file, json.dumps(address) + "\n")
+    if not skip:
+        raise NonFiniteLoss(f"{text} (all in {file.name}); {WAY_OUT}", step + 1)
+    console.say(f"skipped {text} (all in {file.name})")
 
 
 def evaluate(plan: Plan, model: ViT, teacher: AnyFrozen | None, accelerator: Accelerator, workers: int) -> Score:

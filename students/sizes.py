@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -165,6 +166,8 @@ class ViTConfig:
         return dataclasses.replace(self, **overrides)
 
     def _check_numbers(self) -> None:
+        if not math.isfinite(self.mlp_ratio):
+            raise ValueError(f"mlp_ratio is {self.mlp_ratio}; use a number such as 4")
         sizes = {"in_chans": self.in_chans, "embed_dim": self.embed_dim, "depth": self.depth}
         sizes |= {"num_heads": self.num_heads, "the MLP's width": int(self.embed_dim * self.mlp_ratio)}
         sizes |= {"img_size": min(self.img_hw), "patch_size": min(self.patch_hw)}

@@ -85,9 +85,9 @@ def carry_out(kind: str, script: Path, arguments: Sequence[str]) -> None:
     from accelerate import Accelerator
 
     from distill.console import Console
+    from distill.failures import one_line
     from distill.fitting.finetune import fine_tune
     from distill.fitting.fit import fit
-    from distill.job import one_line
     from distill.loader import cores, default_workers
     from distill.train import NonFiniteLoss
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from distill import checkpoint
 from distill.console import Console
 from distill.evaluate import summed
+from distill.finite import finite_means
 from distill.fitting.fit import fit_head_of
 from distill.fitting.folder import Made, claim, finish, set_head
 from distill.fitting.options import FineTune
@@ -25,7 +26,6 @@ from distill.mixing import mix
 from distill.optim import learning_rate
 from distill.recipe import Recipe, to_json
 from distill.teaching import BATCH_SIZE
-from distill.train import finite_means
 from distill.views import derived_seed, order
 from students.preprocess import Preprocess
 from teachers import Teacher, source
@@ -142,7 +142,7 @@ def _train(
         eps=optim.eps,
     )
     model, optimizer = accelerator.prepare(model, optimizer)
-    start = checkpoint.load(accelerator, out / "checkpoints")
+    start = checkpoint.load(accelerator, out / "checkpoints").step
     metrics = Metrics(out / "metrics.jsonl", start, accelerator)
     if start:
         console.say(f"resumed after step {start} of {layout.steps}")

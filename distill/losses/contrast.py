@@ -119,12 +119,13 @@ class BoundCRD(nn.Module):
     @torch.no_grad()
     def fix_scales(self, scores: tuple[Tensor, Tensor]) -> None:
         """Take log Z of both directions, images times the mean score of this batch, unless a checkpoint had them."""
-        self.scaled = True
-        if not self.log_scales.isnan().any():
+        if self.log_scales.isfinite().all():
+            self.scaled = True
             return
         means = torch.stack([score.logsumexp((0, 1)) - math.log(score.numel()) for score in scores])
         of_all = gathered(means.unsqueeze(0))  # [processes, 2]
         self.log_scales.copy_(of_all.logsumexp(0) - math.log(len(of_all)) + math.log(self.images))
+        self.scaled = bool(self.log_scales.isfinite().all())  # else a first step that is skipped fixed nothing
 
     def scores(self, anchor: Tensor, memory: Tensor, compared: Tensor) -> Tensor:
         """Anchors [B, dim], memory [images, dim], compared [B, 1 + K] -> u·v / τ [B, 1 + K]."""
@@ -143,4 +144,6 @@ class BoundCRD(nn.Module):
         """Move the entries of images index [B] towards u, v [B, dim]."""
         keep = self.options.momentum
         for memory, fresh in ((self.memory_s, u), (self.memory_t, v)):
-            memory[index] = F.normalize(keep * memory[index] + (1 - keep) * fresh, dim=-1)
+            moved = F.normalize(keep * memory[index] + (1 - keep) * fresh, dim=-1)
+            # A step that is skipped because it is not finite must not stay in the memory.
+            memory[index] = torch.where(moved.isfinite().all(-1, keepdim=True), moved, memory[index])
