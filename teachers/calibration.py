@@ -10,7 +10,6 @@ from torch import Tensor
 
 BINS = 15
 TEMPERATURES = (0.05, 20.0)
-_ROWS = 4096  # of float64 logits at a time
 
 
 def reliability(logits: Tensor, labels: Tensor) -> Tensor:
@@ -54,11 +53,17 @@ def fit_temperature(logits: Tensor, labels: Tensor, reduce: Callable[[Tensor], T
     return 1 / beta
 
 
+def rows_at_a_time(classes: int) -> int:
+    """Rows of logits that are worked on at once, so that a part of them in float64 takes 8 MB at most."""
+    return max(min(2**20 // max(classes, 1), 4096), 1)
+
+
 def _derivatives(logits: Tensor, labels: Tensor, beta: float) -> Tensor:
     """The sums over rows of the first and second derivative of -log p(label) by beta = 1 / T, [2] of float64."""
     sums = torch.zeros(2, dtype=torch.float64)
-    for start in range(0, len(logits), _ROWS):
-        part, wanted = logits[start : start + _ROWS].cpu().double(), labels[start : start + _ROWS].cpu()
+    step = rows_at_a_time(logits.shape[1])
+    for start in range(0, len(logits), step):
+        part, wanted = logits[start : start + step].cpu().double(), labels[start : start + step].cpu()
         margin = part - part.gather(1, wanted.unsqueeze(1))  # [B, K], 0 at the label
         p = (beta * margin).softmax(-1)
         mean = (p * margin).sum(-1)

@@ -95,7 +95,7 @@ def test_a_run_leaves_a_folder_that_others_can_use(world):
     assert [model["role"] for model in report(baseline)["models"]] == ["baseline"]
     both = world.folder / "both"
     compared = subprocess.run(
-        [sys.executable, "-m", "distill", "compare", str(run), str(baseline), "--out", str(both)],
+        [sys.executable, "-m", "distill", "compare", str(run), str(baseline), "--out", str(both), "--no-cost"],
         env=world.environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert compared.returncode == 0, compared.stderr

@@ -62,7 +62,7 @@ def test_the_example_with_its_own_loss_and_data_runs_and_is_compared(tmp_path):
     done = python("own.py", "--workers", "0")
     assert done.returncode == 0, done.stderr
     assert "0.1 × Logits: class logits against the teacher's" in done.stdout
-    compare = ("-m", "distill", "compare", "runs/own", "--out", "again")
+    compare = ("-m", "distill", "compare", "runs/own", "--out", "again", "--no-cost")
     unknown = python(*compare)
     assert unknown.returncode == 2
     assert "recipe.json names __main__.Squares, which is not imported here; name its script" in unknown.stderr

@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.calibration import BINS, calibration_error, fit_temperature, reliability
+from teachers.calibration import BINS, calibration_error, fit_temperature, reliability, rows_at_a_time
 
 Reduce = Callable[[Tensor], Tensor]
-_ROWS = 4096
 
 
 class KeptLogits:
@@ -59,6 +58,10 @@ class _Rows:
     def labels(self) -> Tensor:
         return torch.cat(self.parts).long() if self.parts else torch.zeros(0, dtype=torch.long)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows, self.width
+
     def __len__(self) -> int:
         return self.rows
 
@@ -81,8 +84,9 @@ def scaled(kept: KeptLogits, reduce: Reduce) -> dict[str, Any] | None:
     sums = torch.zeros(2 + 3 * BINS, dtype=torch.float64)
     for half, temperature in zip(kept.halves, reversed(fitted), strict=True):
         labels = half.labels
-        for start in range(0, len(half), _ROWS):
-            part = slice(start, start + _ROWS)
+        step = rows_at_a_time(half.width)
+        for start in range(0, len(half), step):
+            part = slice(start, start + step)
             sums += probabilistic(half[part] / temperature, labels[part])
     return {"temperature": math.sqrt(fitted[0] * fitted[1]), "after": measures(reduce(sums))}
 
