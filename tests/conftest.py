@@ -8,6 +8,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+# Before torch is imported, here and in the programs that tests start: threads that spin while they wait take the cores
+# from each other where a machine has more to do than these tests, and seconds become minutes.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import numpy as np
 import pytest
 
