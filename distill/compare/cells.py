@@ -63,7 +63,7 @@ def _last(row: Row) -> str:
 
 ACCURACY: dict[str, Column] = {
     "role": lambda row: row["role"],
-    "model": lambda row: row["name"],
+    "model": lambda row: row["key"],
     "top-1 %": lambda row: share(row["top1"], row["top1_interval"]),
     "top-5 %": lambda row: share(row["top5"], row["top5_interval"]),
     "p": probability,
@@ -76,7 +76,7 @@ ACCURACY: dict[str, Column] = {
 }
 
 CALIBRATION: dict[str, Column] = {
-    "model": lambda row: row["name"],
+    "model": lambda row: row["key"],
     "NLL": lambda row: number(_inside(row, "calibration", "before", "nll")),
     "Brier": lambda row: number(_inside(row, "calibration", "before", "brier")),
     "ECE %": lambda row: share(_inside(row, "calibration", "before", "ece")),
@@ -87,7 +87,7 @@ CALIBRATION: dict[str, Column] = {
 }
 
 COST: dict[str, Column] = {
-    "model": lambda row: row["name"],
+    "model": lambda row: row["key"],
     "size": lambda row: "×".join(map(str, row["img_size"])),
     "MACs": lambda row: _macs(_inside(row, "cost", "macs")),
     "file": lambda row: _bytes(_inside(row, "cost", "file_bytes")),
@@ -103,7 +103,7 @@ def robustness(kinds: Mapping[str, Any]) -> dict[str, Column]:
     def mean_of(kind: str) -> Column:
         return lambda row: share(sum(row["robustness"][kind]) / len(row["robustness"][kind]))
 
-    return {"model": lambda row: row["name"], "plain": lambda row: share(row["top1"])} | {
+    return {"model": lambda row: row["key"], "plain": lambda row: share(row["top1"])} | {
         kind: mean_of(kind) for kind in kinds
     }
 

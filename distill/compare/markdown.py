@@ -66,8 +66,8 @@ def _classes(report: Mapping[str, Any]) -> list[str]:
         pairs = list(zip(report["data"]["classes"], row["per_class"], reference["per_class"], strict=True))
         lost = [(theirs["correct"] - own["correct"], name, own, theirs) for name, own, theirs in pairs if own["images"]]
         lost = sorted(lost, key=lambda entry: -entry[0])[:MOST_CLASSES]
-        lines += ["", f"## {text(row['name'])} by class, what was lost first", ""]
-        lines += [f"| class | images | top-1 % | {text(reference['name'])} |", "| --- | --- | --- | --- |"]
+        lines += ["", f"## {text(row['key'])} by class, what was lost first", ""]
+        lines += [f"| class | images | top-1 % | {text(reference['key'])} |", "| --- | --- | --- | --- |"]
         for _, name, own, theirs in lost:
             n = own["images"]
             lines.append(f"| {text(name)} | {n} | {share(own['correct'] / n)} | {share(theirs['correct'] / n)} |")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,13 @@ from distill.compare.terms import Terms
 from students.preprocess import Preprocess
 
 
-def onnx_candidate(file: Path, given: OnnxInput, threads: int | None = None) -> Candidate:
-    """The file's first output on its first input, on onnxruntime's CPU, in float32. threads: None: torch's.
+def onnx_candidate(file: Path, given: OnnxInput) -> Candidate:
+    """The file's first output on its first input, on onnxruntime's CPU, in float32, with torch's number of threads.
 
     Its metadata may hold img_size, mean, std, crop_pct, interpolation and label_names, each as JSON.
     ValueError if the file is no ONNX, takes no images, or neither it nor `given` says how images are prepared.
     """
-    session = _session(file, threads or torch.get_num_threads())
+    session = _session(file, torch.get_num_threads())
     (name, shape), output = _input(session, file), session.get_outputs()[0]
     said = _metadata(session, file)
     height, width = _size(said, shape, given, file)
@@ -59,13 +58,6 @@ def onnx_candidate(file: Path, given: OnnxInput, threads: int | None = None) -> 
         also_called=({name: index for index, name in enumerate(names)},) if names else (),
         file=file,
     )
-
-
-def with_threads(candidate: Candidate, given: OnnxInput, threads: int) -> Candidate:
-    """The candidate of an ONNX file with a session of so many threads; any other as it is."""
-    if candidate.module is not None or candidate.file is None or candidate.file.suffix != ".onnx":
-        return candidate
-    return replace(candidate, forward=onnx_candidate(candidate.file, given, threads).forward)
 
 
 def _session(file: Path, threads: int) -> Any:

@@ -48,7 +48,7 @@ def closing_lines(report: Mapping[str, Any]) -> list[str]:
         alone = by_run.get(row["alone"]) if row["alone"] else None
         if alone is not None and row["top1"] is not None and alone["top1"] is not None:
             lines.append(
-                f"{row['name']} is {100 * (row['top1'] - alone['top1']):+.1f} points of top-1 from {alone['name']}, "
+                f"{row['key']} is {100 * (row['top1'] - alone['top1']):+.1f} points of top-1 from {alone['key']}, "
                 "the same student, data and budget without a teacher."
             )
     return lines
@@ -79,7 +79,7 @@ def _turned(title: str, columns: Mapping[str, Column], rows: Sequence[Row]) -> T
     shown = Table(title=escape(title), title_justify="left", box=None)
     shown.add_column("corruption")
     for row in rows:
-        shown.add_column(escape(row["name"]), justify="right", overflow="fold")
+        shown.add_column(escape(row["key"]), justify="right", overflow="fold")
     for name, cell in columns.items():
         if name != "model":
             shown.add_row(escape(name), *(escape(cell(row)) for row in rows))

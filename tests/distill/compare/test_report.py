@@ -26,12 +26,12 @@ COST = {
     "rounds": 5, "device": "cpu", "threads": 2,
 }  # fmt: skip
 TEACHER = row(
-    key="big", role="teacher", name="big|<b>", top1=0.9, top1_interval=[0.85, 0.93], kept=1.0, params=4_650_000,
+    key="big|<b>", role="teacher", name="big", top1=0.9, top1_interval=[0.85, 0.93], kept=1.0, params=4_650_000,
     calibration={"before": CURVE, "temperature": 1.5, "after": CURVE}, per_class=[{"images": 400, "correct": 360}],
     cost=COST, robustness={"jpeg": [0.5, 0.4, 0.3, 0.2, 0.1]},
 )  # fmt: skip
 STUDENT = row(
-    key="small", role="student", name="small [/]", top1=0.81, top1_interval=[0.77, 0.845], top5=0.99,
+    key="small [/]", role="student", name="small", top1=0.81, top1_interval=[0.77, 0.845], top5=0.99,
     top5_interval=[0.97, 1.0], agreement=0.8, kl=0.25, kept=0.9, params=680_000, run="runs/small", alone="runs/alone",
     mcnemar={"only_reference": 46, "only_this": 10, "p": 0.00123}, per_class=[{"images": 400, "correct": 324}],
     fidelity={"rank_correlation": 0.5, "cka": {"values": [[0.1, 0.2], [0.3, 0.75]]}},
@@ -47,7 +47,7 @@ ALONE = row(
 
 def report(*models: dict[str, Any], **data: Any) -> dict[str, Any]:
     about = {"name": "my_<data>", "images": 400, "labelled": 400, "corrupted": 50, "classes": ["a*b"]}
-    return {"data": about | data, "reference": "big", "models": list(models)}
+    return {"data": about | data, "reference": "big|<b>", "models": list(models)}
 
 
 def test_markdown_by_hand():
