@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 
@@ -16,8 +18,6 @@ from distill.opened import open_model
 from distill.predictions import predictions
 from students import ViTConfig
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
 REPOSITORY = str(Path(__file__).parents[3])
 
 
