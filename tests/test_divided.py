@@ -44,7 +44,7 @@ def assert_alike(one: dict, other: dict) -> None:
 
 def test_two_processes_give_ten_steps_of_one_for_every_recipes_losses(measured):
     recipes = [name for name in measured[2] if name.endswith(".py")]
-    assert {"tests/tiny_recipe.py", "recipes/folder.py", "recipes/unlabelled.py"} <= set(recipes)
+    assert {"tests/tiny_recipe.py", "recipes/imagenet/vit_base.py", "recipes/unlabelled.py"} <= set(recipes)
     for name in recipes:
         one, two = measured[1][name], measured[2][name]
         assert len(one["terms"]) == 10

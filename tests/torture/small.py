@@ -199,8 +199,10 @@ def metrics(run: Path) -> list[dict[str, float]]:
 
 def report(run: Path) -> Any:
     """report.json without the place of the run."""
+    named = ("key", "name", "source", "run")  # after the run's folder
     value = json.loads((run / "report.json").read_text())
-    return [{name: figure for name, figure in model.items() if name != "run"} for model in value["models"]]
+    models = [{name: figure for name, figure in model.items() if name not in named} for model in value["models"]]
+    return models, value["data"], list(value["curves"].values())
 
 
 def one_line(runs: Sequence[Started], words: str) -> str | None:
@@ -208,7 +210,7 @@ def one_line(runs: Sequence[Started], words: str) -> str | None:
     said = "\n".join(run.said for run in runs)
     lines = [line for line in said.splitlines() if line.startswith(("error: ", "stopped: "))]
     if "Traceback" in said:
-        return "a traceback"
+        return f"a traceback, ending in {said.strip().splitlines()[-1]}"
     if len(lines) != 1:
         return f"{len(lines)} lines: {' | '.join(lines)}"
     return None if words in lines[0] else f"said: {lines[0]}"
