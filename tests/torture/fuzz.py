@@ -63,7 +63,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "teacher.img-size": ("0", *NUMBERS),
     "teacher.checkpoint": ("/nowhere", "/etc/passwd", "/"),
     "teacher.class-map": ("/nowhere", "/etc/passwd"),
-    "data.path": ("/nowhere", "/etc/passwd", "/", ""),
+    "data.path": ("/etc/passwd", "/", ""),  # a dry run stands in for a file that is not there
     "log-every-steps": ("0", *NUMBERS),
     "checkpoint-every-steps": ("0", *NUMBERS),
     "threads": ("0", *NUMBERS),
