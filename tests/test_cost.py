@@ -53,3 +53,16 @@ def test_no_rate_is_made_up():
     done = subprocess.run([sys.executable, str(STUDY)], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no rate, or two, are given; use --images-per-second TI S B or")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images_per_second": (0, 1, 1)}, "--images-per-second is 0 1 1; use numbers above 0"),
+        ({"images_per_second": (1, 1, 1), "devices": 0}, "--devices is 0; use numbers above 0"),
+        ({"images_per_second": (1, 1, 1), "efficiency": 9}, "--efficiency is 9; use numbers above 0 up to 1"),
+    ],
+)
+def test_what_cannot_be_is_refused(study, options, message):
+    with pytest.raises(ValueError, match=message):
+        study.table(study.Cost(**options))

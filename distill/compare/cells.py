@@ -103,7 +103,7 @@ def robustness(kinds: Mapping[str, Any]) -> dict[str, Column]:
     def mean_of(kind: str) -> Column:
         return lambda row: share(sum(row["robustness"][kind]) / len(row["robustness"][kind]))
 
-    return {"model": lambda row: row["key"], "plain": lambda row: share(row["top1"])} | {
+    return {"model": lambda row: row["key"], "plain": lambda row: share(row["uncorrupted_top1"])} | {
         kind: mean_of(kind) for kind in kinds
     }
 

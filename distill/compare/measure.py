@@ -74,13 +74,14 @@ class Comparison:
         measured = self._one_pass(indices)
         if self.reference is not None and extent.cka_images:
             self._alike(measured, indices, extent.cka_images)
-        robustness, corrupted = self._robustness(indices, extent.corruption_images)
+        robustness, uncorrupted, corrupted = self._robustness(indices, extent.corruption_images)
         expenses = self._cost() if extent.cost else [None] * len(self.candidates)
         models = []
         for number, candidate in enumerate(self.candidates):
             model = self._named(candidate) | measured[candidate.key]
             model["kept"] = self._kept(candidate, measured)
-            models.append(model | {"robustness": robustness[number], "cost": expenses[number]})
+            worse = {"robustness": robustness[number], "uncorrupted_top1": uncorrupted[number]}
+            models.append(model | worse | {"cost": expenses[number]})
         labelled = sum(row["images"] for row in models[0]["per_class"])
         return finite(
             {
@@ -176,17 +177,21 @@ class Comparison:
         grids = candidate.grids(batch.views[candidate.preprocess].to(self.accelerator.device), candidate.layers)
         return [grids[layer] for layer in candidate.layers]
 
-    def _robustness(self, indices: Sequence[int], most: int) -> tuple[list[dict[str, list[float]] | None], int]:
+    def _robustness(
+        self, indices: Sequence[int], most: int
+    ) -> tuple[list[dict[str, list[float]] | None], list[float | None], int]:
+        """Of each candidate top-1 by corruption and strength, and without any, all on the same so many images."""
         chosen = [indices[at] for at in spread(len(indices), most)] if most else []
         if not chosen or self.validation.images[chosen[0]][1] < 0:
-            return [None] * len(self.candidates), 0
-        kinds: list[Corruption | None] = [(name, strength) for name in CORRUPTIONS for strength in STRENGTHS]
+            return [None] * len(self.candidates), [None] * len(self.candidates), 0
+        kinds: list[Corruption | None] = [None, *((name, strength) for name in CORRUPTIONS for strength in STRENGTHS)]
         right = torch.zeros(len(self.candidates), len(kinds), dtype=torch.float64)
         for batch, labels, logits in self._logits("corrupted", chosen, kinds):
             for number, candidate in enumerate(self.candidates):
                 right[number, kinds.index(batch.corruption)] += (logits[candidate.key].argmax(-1) == labels).sum().cpu()
-        shares = (summed(self.accelerator)(right) / len(chosen)).view(-1, len(CORRUPTIONS), len(STRENGTHS)).tolist()
-        return [dict(zip(CORRUPTIONS, of_one, strict=True)) for of_one in shares], len(chosen)
+        shares = summed(self.accelerator)(right) / len(chosen)
+        worse = shares[:, 1:].reshape(-1, len(CORRUPTIONS), len(STRENGTHS)).tolist()
+        return [dict(zip(CORRUPTIONS, one, strict=True)) for one in worse], shares[:, 0].tolist(), len(chosen)
 
     def _cost(self) -> list[dict[str, Any] | None]:
         """By the main process, while the others wait and leave it the machine."""

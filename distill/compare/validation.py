@@ -36,7 +36,10 @@ def find(named: Named, data: Path | None, data_from: Path | None) -> Validation:
             return _of_recipe(read_recipe(data_from).data, data_from)
         return _of_recipe(recipe_of(data_from).data, None)
     if not named.runs:
-        raise ValueError("none of the models is a run, which would say on which images; give --data PATH")
+        raise ValueError(
+            "none of the models is a run folder (one with a recipe.json), which would say on which images; give "
+            "--data PATH, or look at how the run is spelt"
+        )
     folder, recipe = next(iter(named.runs.items()))
     return _of_recipe(recipe.data, folder)
 

@@ -122,7 +122,7 @@ def finish(
     accelerator.wait_for_everyone()
     after = scores["calibrated"]
     console.say(f"{out}: {console.accuracy(after)}, nll {after.nll:.3f}, calibration error {after.ece:.3f}")
-    console.say(f"use it with --teacher.name {out}; its figures are in {out / 'README.md'}")
+    console.say(f"use it with --teacher.name {out} --teacher.head own; its figures are in {out / 'README.md'}")
 
 
 def measure(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,21 +82,21 @@ def _check_sizes(folder: Path, manifest: Manifest, plan: Plan) -> None:
 
 
 def _check_losses(manifest: Manifest, plan: Plan) -> None:
-    for line in unserved(plan, embedding=bool(manifest.answers.embedding)):
+    for line in unserved(plan, embedding=bool(manifest.answers.embedding)).values():
         raise ValueError(line)
 
 
-def unserved(plan: Plan, *, embedding: bool) -> Sequence[str]:
-    """A line for each loss of the plan that saved outputs are not enough for, with the way out."""
-    lines = []
+def unserved(plan: Plan, *, embedding: bool) -> dict[str, str]:
+    """The losses of the plan that saved outputs are not enough for, each with a line that names the way out."""
+    lines: dict[str, str] = {}
     for name, loss in plan.objective.losses.items():
         if loss.needs.teacher_layers:
-            lines.append(
+            lines[name] = (
                 f"loss '{name}' reads grids of the teacher, which are not saved; "
                 f"use --losses.{name}.weight 0, or train without --saved"
             )
         elif loss.needs.embedding and loss.needs.teacher and not embedding:
-            lines.append(
+            lines[name] = (
                 f"loss '{name}' reads the teacher's embedding, which was not saved; "
                 f"save again with --embedding, or use --losses.{name}.weight 0"
             )

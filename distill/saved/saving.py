@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +67,13 @@ def save(recipe: Recipe, options: SaveOptions, name: str) -> None:
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         clear(folder)
-    console.say(f"saved: {folder}   train from it: --saved {folder}")
+    console.say(f"saved: {folder}   train from it: {shlex.join(['--saved', str(folder), *_without(plan, manifest)])}")
+
+
+def _without(plan: Plan, manifest: Manifest) -> list[str]:
+    """The options that leave out the losses which these outputs are not enough for."""
+    names = unserved(plan, embedding=bool(manifest.answers.embedding))
+    return [word for name in names for word in (f"--losses.{name}.weight", "0")]
 
 
 def planned(plan: Plan, options: SaveOptions, accelerator: Accelerator) -> Manifest:
@@ -116,7 +123,7 @@ def _say_what(manifest: Manifest, plan: Plan, folder: Path, console: Console) ->
         ("disk", f"{size(free(folder))} left"),
     ]
     console.summary(str(folder), rows)
-    for line in unserved(plan, embedding=bool(kept.embedding)):
+    for line in unserved(plan, embedding=bool(kept.embedding)).values():
         console.say(f"note: {line}")
 
 

@@ -8,12 +8,11 @@ operations a second it follows with the models' multiplications: one forward pas
 and its backward pass, which is taken as two forward passes.
 """
 
+import math
 import sys
 from dataclasses import dataclass
 
 import tyro
-from rich.console import Console
-from rich.markdown import Markdown
 
 from students import VIT_BASE, VIT_SMALL, VIT_TINY, ViTConfig
 
@@ -89,6 +88,13 @@ def rates(cost: Cost) -> dict[str, float]:
 
 def table(cost: Cost) -> str:
     """The table in Markdown, a row for each student and number of images."""
+    positive = {"images_per_second": cost.images_per_second, "devices": (cost.devices,), "images": cost.images}
+    positive |= {"epochs": cost.epochs, "kilobytes": (cost.kilobytes,), "efficiency": (cost.efficiency,)}
+    positive["operations_per_second"] = () if cost.operations_per_second is None else (cost.operations_per_second,)
+    for name, values in positive.items():
+        if not all(0 < value < math.inf for value in values) or (name == "efficiency" and cost.efficiency > 1):
+            most = " up to 1" if name == "efficiency" else ""
+            raise ValueError(f"--{name.replace('_', '-')} is {' '.join(map(str, values))}; use numbers above 0{most}")
     if len(cost.images) != len(cost.epochs):
         raise ValueError(f"{len(cost.epochs)} epochs for {len(cost.images)} numbers of images; give one each")
     head = ["Student", "Images", "Epochs", "Images/s, one device", f"on {cost.devices}", "Hours", "Device-hours"]
@@ -129,7 +135,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"error: {error}")
     given = "images a second given" if cost.images_per_second else "operations a second given"
-    Console().print(Markdown(f"{text}\nFrom the {given} on the command line."))
+    print(f"{text}\nFrom the {given} on the command line.")  # Markdown as it is: ten columns fit no narrow window
 
 
 if __name__ == "__main__":

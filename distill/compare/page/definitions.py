@@ -12,7 +12,11 @@ DEFINITIONS: tuple[tuple[tuple[str, ...], str, str], ...] = (
         "The share of labelled images whose class is the model's first answer, or among its first five. The interval "
         "is Wilson's (1927): in 95 of 100 such samples of images it holds the true share.",
     ),
-    (("kept",), "kept", "The model's top-1 divided by the reference's."),
+    (
+        ("kept",),
+        "kept",
+        "The model's top-1 divided by its teacher's, or by the reference's where its teacher was not measured.",
+    ),
     (
         ("agreement",),
         "agrees, KL",

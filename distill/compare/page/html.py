@@ -118,7 +118,7 @@ def _how_accuracy(parts: Mapping[str, Any]) -> str:
 def _how_robust(data: Mapping[str, Any]) -> str:
     said = "Top-1 as an image is made worse, from as it is (0) to the strongest corruption (5)"
     some = data.get("corrupted")
-    return f"{said}; from 1 on, of {some:,} of the images." if some and some < data["images"] else f"{said}."
+    return f"{said}, on {some:,} of the images." if some and some < data["images"] else f"{said}."
 
 
 def _how_gallery(report: Mapping[str, Any], reference: int | None, pictures: Pictures) -> str:

@@ -135,7 +135,7 @@ def losses(report: Report) -> list[Plot]:
             x=Axis(low=0, high=max(x for line in lines.values() for x, _ in line) or 1, start=LEFT, end=RIGHT),
             y=upwards(values, log=log, height=180),
             x_label="step",
-            y_label="weighted loss" + ", log scale" * log,
+            y_label="loss, unweighted" + ", log scale" * log,
             height=180,
         )
         marks = [frame.line(line, n, title=f"{report['models'][n]['name']}: {term}") for n, line in lines.items()]

@@ -75,9 +75,9 @@ def robustness(report: Report) -> list[Plot]:
     plots = []
     for name in names:
         lines = {
-            number: [model["top1"], *model["robustness"][name]]
+            number: [model["uncorrupted_top1"], *model["robustness"][name]]
             for number, model in models
-            if model["robustness"].get(name) and model.get("top1") is not None
+            if model["robustness"].get(name) and model.get("uncorrupted_top1") is not None
         }
         if not lines:
             continue

@@ -23,7 +23,7 @@ from students.preprocess import Preprocess
 MODEL = {
     "key", "role", "name", "source", "run", "alone", "teacher", "params", "images", "img_size", "top1", "top1_interval",
     "top5", "top5_interval", "nll", "agreement", "kl", "kept", "per_class", "mcnemar", "fidelity", "calibration",
-    "confusion", "robustness", "cost", "disagreements",
+    "confusion", "robustness", "uncorrupted_top1", "cost", "disagreements",
 }  # fmt: skip
 
 

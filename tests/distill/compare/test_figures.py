@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss
 
-from distill.compare.calibrate import KeptLogits, measures, probabilistic, scaled
+from distill.compare.calibrate import KeptLogits, half_of, measures, probabilistic, scaled
 from distill.compare.cka import MinibatchCKA, hsic
 from distill.compare.confusion import Pairs, confusion
 from distill.compare.gallery import Disagreements
@@ -139,17 +139,20 @@ def test_each_half_is_measured_at_the_temperature_of_the_other(tmp_path, size):
     found = scaled(kept, same)
     assert found is not None
 
-    def nll(log_t, half):
-        log_p = scipy.special.log_softmax(logits[half::2].double().numpy() / math.exp(log_t), axis=1)
-        return -log_p[np.arange(200), labels[half::2].numpy()].mean()
+    halves = [torch.tensor([i for i in range(400) if (i * 2654435761 // 65536) % 2 == half]) for half in (0, 1)]
 
-    even, odd = (
+    def nll(log_t, half):
+        log_p = scipy.special.log_softmax(logits[halves[half]].double().numpy() / math.exp(log_t), axis=1)
+        return -log_p[np.arange(len(log_p)), labels[halves[half]].numpy()].mean()
+
+    one, other = (
         math.exp(scipy.optimize.minimize_scalar(nll, args=(half,), bounds=(-3, 3), options={"xatol": 1e-9}).x)
         for half in (0, 1)
     )
-    assert abs(even - odd) > 0.01  # so that it matters which is used where
-    assert found["temperature"] == pytest.approx(math.sqrt(even * odd), rel=1e-4)
-    expected = (nll(math.log(odd), 0) + nll(math.log(even), 1)) / 2
+    assert abs(one - other) > 0.01  # so that it matters which is used where
+    assert found["temperature"] == pytest.approx(math.sqrt(one * other), rel=1e-4)
+    parts = [nll(math.log(other), 0) * len(halves[0]), nll(math.log(one), 1) * len(halves[1])]
+    expected = sum(parts) / 400
     assert found["after"]["nll"] == pytest.approx(expected, rel=1e-6)
     assert list(tmp_path.iterdir()) == []  # the files have no names
 
@@ -157,8 +160,13 @@ def test_each_half_is_measured_at_the_temperature_of_the_other(tmp_path, size):
 def test_a_half_without_images_has_no_temperature(tmp_path):
     logits, labels = some(images=4)
     kept = KeptLogits(tmp_path)
-    kept.add(logits, labels, torch.tensor([0, 2, 4, 6]))
+    kept.add(logits, labels, torch.zeros(4, dtype=torch.int64))
     assert scaled(kept, same) is None
+
+
+@pytest.mark.parametrize("every", [1, 2, 4, 10])
+def test_images_taken_at_any_distance_fall_into_both_halves(every):
+    assert 480 < int(half_of(torch.arange(1000) * every).sum()) < 520
 
 
 def test_confusion_is_scikit_learns_for_the_most_confused_classes():

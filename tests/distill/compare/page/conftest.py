@@ -55,6 +55,7 @@ def make_report(classes: int = 10, *, images: int = 400, names: list[str] | None
                 "counts": (np.eye(shown, dtype=int) * 30 + rng.integers(0, 4, (shown, shown))).tolist(),
             },
             "robustness": {"gaussian_noise": [share - 0.1 * s for s in range(1, 6)]},
+            "uncorrupted_top1": share,
             "cost": {
                 "macs": 1e6 * (number + 1), "file_bytes": 2_700_000, "device": "CPU", "threads": 1, "peak_bytes": None,
                 "latency_ms": {"median": 3.0, "low": 2.5, "high": 4.0},

@@ -135,7 +135,7 @@ def test_hostile_names_run_nothing(browser, report_of, pictures, tmp_path):
     evil["data"]["name"] = HOSTILE
     for model in evil["models"]:
         model["name"] = HOSTILE
-        model["robustness"] = {HOSTILE: [0.1] * 5}
+        model |= {"robustness": {HOSTILE: [0.1] * 5}, "uncorrupted_top1": 0.2}
     write(tmp_path, evil, pictures)
     browser.get_log("browser")
     show(browser, (tmp_path / "report.html").as_uri(), width=390)

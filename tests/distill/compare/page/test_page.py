@@ -105,7 +105,7 @@ def test_names_are_text_everywhere(report_of, squares, eyes):
     evil["data"]["name"] = HOSTILE
     for model in evil["models"]:
         model["name"] = model["cost"]["device"] = HOSTILE
-        model["robustness"] = {HOSTILE: [0.1] * 5}
+        model |= {"robustness": {HOSTILE: [0.1] * 5}, "uncorrupted_top1": 0.2}
     evil["curves"]["runs/small"]["losses"] = {HOSTILE: [[0, 1.0], [1, 2.0]]}
     html = render(evil, draw(evil, squares, eyes))
     found = Elements(html)
