@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 NUMBERS = [int(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
@@ -84,10 +85,17 @@ def stopped(number: int, done: int, steps: int) -> Interrupted:
 def spare_loader(worker: int) -> None:
     """Let the process that trains decide when a loader process ends, though a cluster signals all of them.
 
-    One that nobody ends does so by itself a minute later.
+    One that nobody ends does so by itself a minute later. One whose trainer was killed has nothing to say about it.
     """
+    sys.excepthook = _ignore_lost_trainer
     for number in NUMBERS if hasattr(signal, "alarm") else ():
         signal.signal(number, _end_later if number == signal.SIGTERM else signal.SIG_IGN)
+
+
+def _ignore_lost_trainer(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    # A batch that was being fetched leaves a broken connection; an error of the loader itself does not come by here.
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _end_later(number: int, frame: FrameType | None) -> None:
