@@ -28,6 +28,7 @@ def assert_alike(one: Path, other: Path) -> None:
         assert torch.allclose(weight, weights(other)[name], atol=1e-4), name
 
 
+@pytest.mark.slow
 def test_compiled_and_bf16_runs_against_the_plain_one(world):
     plain, compiled, bf16 = (world.folder / name for name in ("plain", "compiled", "bf16"))
     assert world.run("--out", str(plain), *SHORT).returncode == 0

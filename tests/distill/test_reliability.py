@@ -26,6 +26,7 @@ from tests.tiny_recipe import recipe
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_faults_made_to_happen_are_survived(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.torture", "--short"],
