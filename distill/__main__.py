@@ -70,12 +70,14 @@ class TeacherOfYourClasses:
 
 def main() -> None:
     """Parse the command line and do what it says; a user's error is one line and exit code 2."""
+    from distill.bench.command import Bench
     from distill.compare.command import Compare
     from distill.export.command import Export
     from distill.predict import Predict
     from distill.saved.command import Save
 
     commands = {
+        "bench": Bench,
         "compare": Compare,
         "export": Export,
         "losses": Losses,
@@ -87,10 +89,13 @@ def main() -> None:
     arguments = sys.argv[1:]
     try:
         # Which options a recipe has is known only to its script, so what stands behind the script is parsed by it.
-        if arguments[:1] == ["save"] and len(arguments) > 1 and not arguments[1].startswith("-"):
-            from distill.saved.script import with_recipe
-
-            with_recipe(Path(arguments[1]), arguments[2:])()
+        if arguments[:1] in (["save"], ["bench"]) and len(arguments) > 1 and not arguments[1].startswith("-"):
+            script, options = Path(arguments[1]), arguments[2:]
+            if arguments[0] == "save":
+                from distill.saved.script import with_recipe
+            else:
+                from distill.bench.script import with_recipe
+            with_recipe(script, options)()
             return
         of_recipe = arguments[3:] if arguments[:1] == ["teacher"] else []
         command = tyro.extras.subcommand_cli_from_dict(

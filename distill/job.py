@@ -308,6 +308,7 @@ def _accelerator(options: RunOptions, out: Path) -> Accelerator:
     from accelerate.utils import DistributedDataParallelKwargs
 
     from distill import launched
+    from distill.allocator import keep_freed_memory
     from distill.loader import cores
 
     # Every process computes the same buffers, such as CRD's memory; sending them at every step would be for nothing.
@@ -323,6 +324,7 @@ def _accelerator(options: RunOptions, out: Path) -> Accelerator:
     if accelerator.device.type == "cpu":
         # Launchers set one thread a process; on a CPU that leaves the other cores idle.
         torch.set_num_threads(options.threads or max(cores() // _processes_here(), 1))
+        keep_freed_memory()
     return accelerator
 
 

@@ -1,0 +1,56 @@
+"""The command line of `python -m distill bench RECIPE`: what is measured, and how often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from teachers.teacher import RuntimeName
+
+Peer = Literal["timm", "torchdistill", "loop"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """What is measured and how. Every field of the recipe is an option too, as in the recipe's own command."""
+
+    against: tuple[Peer, ...] = ()
+    """The same job through timm's LogitDistillationTask, torchdistill's DistillationBox, or a loop written by hand."""
+    rounds: int = 7
+    """Rounds, in each of which every stage has its turn; every other round goes backwards."""
+    seconds: float = 2.0
+    """How long a stage's turn lasts at least."""
+    runtimes: tuple[RuntimeName, ...] = ("eager",)
+    """Ways to run the teacher that are measured beside the one that the recipe takes."""
+    loop: bool = True
+    """Measure the loader alone, and the whole loop with it; --no-loop: only what is computed."""
+    json: Path | None = None
+    """Write all figures to this file."""
+    profile: Path | None = None
+    """Write a trace of two online steps, for chrome://tracing or Perfetto, and name what they spend their time on."""
+    peak_tflops: float | None = None
+    """What the device can do in this precision, in 10^12 operations a second: gives the share that is used."""
+    workers: int | None = None
+    """Loader processes; None: the cores that are left, one to eight. 0: load in the process."""
+    threads: int | None = None
+    """CPU threads; None: the cores of the machine."""
+    compile: bool = False
+    """Compile the student's blocks and, unless its runtime is named, the teacher; timm's task is compiled then too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure a recipe's stages in turns: student, teacher, loader, a step, saved outputs, the loop, and peers."""
+
+    script: tyro.conf.Positional[Path]
+    """A script whose `recipe` is a Recipe. Behind it its fields are options too."""
+    options: Annotated[BenchOptions, tyro.conf.arg(name="")] = BenchOptions()
+
+    def __call__(self) -> None:
+        from distill.bench.carry_out import bench
+        from distill.script import recipe_of
+
+        bench(recipe_of(self.script), self.options, self.script)

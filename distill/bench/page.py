@@ -1,0 +1,163 @@
+"""What a bench says: a table of stages, ratios, what binds, and the same as JSON."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.table import Table
+
+from distill import sizing
+from distill.bench.command import BenchOptions
+from distill.bench.turns import Measured, ratio
+from distill.preflight import Plan
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+NARROW = 90  # columns, below which the range and the memory are left to the file
+LOADER_BINDS = 1.1  # times as fast as the loop, below which it is the loader that the loop waits for
+MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """The figures of one bench."""
+
+    script: Path
+    plan: Plan
+    options: BenchOptions
+    stages: list[Measured]
+    notes: list[str]
+    accelerator: Accelerator
+
+    def of(self, key: str) -> Measured | None:
+        """A stage by its key; None if it was not measured."""
+        return next((stage for stage in self.stages if stage.key == key), None)
+
+    def table(self, width: int) -> Table:
+        """A row a stage: images/s, of the student alone, memory."""
+        table = Table(title=f"{self.script.stem}: {self._where()}", title_justify="left", title_style="bold", box=None)
+        table.add_column("", style="cyan", overflow="fold")
+        table.add_column("images/s", justify="right", no_wrap=True)
+        if width >= NARROW:
+            table.add_column("range", justify="right", no_wrap=True)
+        table.add_column("× floor", justify="right", no_wrap=True)
+        if width >= NARROW:
+            table.add_column("peak MiB", justify="right", no_wrap=True)
+        for stage in self.stages:
+            span = f"{min(stage.rates):.1f} – {max(stage.rates):.1f}"
+            peak = "" if stage.peak_bytes is None else f"{stage.peak_bytes / MIB:,.0f}"
+            row = [stage.name, f"{stage.rate:.1f}", span, self._of_floor(stage), peak]
+            table.add_row(*(row if width >= NARROW else [row[0], row[1], row[3]]))
+        return table
+
+    def lines(self) -> list[str]:
+        """Ratios that matter, what binds, and what was not measured."""
+        said = [
+            self._compared("loop", "online", "whole loop", "of the online step"),
+            self._compared("loop", "student", "whole loop", "of the student alone") if not self.of("online") else "",
+            self._compared("saved", "student", "from saved outputs", "of the student alone"),
+            self._compared("online", "online_logits", "with losses on features", "of the step without them"),
+            *(self._compared("ours", key, "ours", f"times {name}") for key, name in self._peers()),
+            binds({stage.key: stage for stage in self.stages}),
+            self._used(),
+            *self.notes,
+        ]
+        return [line for line in said if line]
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, with the machine and the versions it was measured on."""
+        floor = self.of("student")
+        return {
+            "recipe": str(self.script),
+            "command": ["python", "-m", "distill", *sys.argv[1:]],
+            "date": date.today().isoformat(),
+            "machine": self._where(),
+            "versions": _versions(),
+            "batch_size": self.plan.layout.batch_size,
+            "rounds": self.options.rounds,
+            "stages": [
+                {
+                    "key": stage.key,
+                    "name": stage.name,
+                    "images_per_second": {
+                        "median": stage.rate,
+                        "low": min(stage.rates),
+                        "high": max(stage.rates),
+                        "rounds": list(stage.rates),
+                    },
+                    "ratio_to_floor": ratio(stage, floor)[0] if floor else None,
+                    "peak_bytes": stage.peak_bytes,
+                    "times_a_turn": stage.times,
+                }
+                for stage in self.stages
+            ],
+            "binds": binds({stage.key: stage for stage in self.stages}),
+            "notes": self.notes,
+        }
+
+    def _of_floor(self, stage: Measured) -> str:
+        floor = self.of("student")
+        return f"{ratio(stage, floor)[0]:.2f}" if floor else ""
+
+    def _compared(self, one: str, other: str, name: str, of: str) -> str:
+        first, second = self.of(one), self.of(other)
+        if first is None or second is None:
+            return ""
+        middle, low, high = ratio(first, second)
+        return f"{name}: {middle:.2f} {of} ({low:.2f} to {high:.2f} in {len(first.rates)} rounds)"
+
+    def _peers(self) -> list[tuple[str, str]]:
+        keys = [f"peer_{key}" for key in self.options.against]
+        return [(key, stage.name) for key in keys if (stage := self.of(key))]
+
+    def _used(self) -> str:
+        """Operations a second of both models in the online step, and their share of what the device can do."""
+        stage = self.of("online") or self.of("student")
+        cost = sizing.cost(self.plan, min(self.plan.layout.part, 8))
+        if stage is None or cost is None:
+            return ""
+        flops = cost.flops + (sizing.teacher_flops(self.plan) if self.plan.recipe.teacher else 0)
+        rate = stage.rate * flops / 1e12
+        share = f", {rate / self.options.peak_tflops:.0%} of the peak" if self.options.peak_tflops else ""
+        return f"{stage.name}: {rate:.3g} × 10^12 operations/s of the two models{share}"
+
+    def _where(self) -> str:
+        device = self.accelerator.device
+        if device.type == "cuda":
+            machine = torch.cuda.get_device_name(device)
+        else:
+            machine = f"{torch.get_num_threads()} CPU threads, {platform.machine()}"
+        precision = {"no": "float32"}.get(str(self.accelerator.mixed_precision), str(self.accelerator.mixed_precision))
+        return f"{machine}, {precision}, batch {self.plan.layout.batch_size}"
+
+
+def binds(stages: Mapping[str, Measured]) -> str:
+    """The share of the whole loop's time that each model would take alone; empty where not all of it was measured."""
+    loop, student, teacher, loader = (stages.get(key) for key in ("loop", "student", "teacher", "loader"))
+    if loop is None or student is None or loader is None:
+        return ""
+    shares = {"the student": loop.rate / student.rate}
+    if teacher:
+        shares["the teacher"] = loop.rate / teacher.rate
+    feeds = loader.rate / loop.rate
+    most = "the loader" if feeds < LOADER_BINDS else max(shares, key=lambda name: shares[name])
+    told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    return f"{most} binds: of the loop's time {told}; the loader alone is {feeds:.1f} times as fast as the loop"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in ("torch", "timm", "torchdistill", "accelerate", "onnxruntime"):
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

@@ -1,0 +1,82 @@
+"""The loader alone, and the whole loop: the run's own code, timed once it has come up to speed."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill import preflight
+from distill.console import Console
+from distill.loader import train_batches
+from distill.options import RunOptions
+from distill.preflight import Plan
+from distill.train import train
+from distill.views import train_transform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from accelerate import Accelerator
+
+    from teachers.frozen_ensemble import AnyFrozen
+
+PREFETCHED = 2  # batches that torch's loader has each of its processes prepare ahead
+FEWEST = 4  # steps of the loop before the clock is started, and on it
+
+
+def loading(plan: Plan, workers: int) -> Callable[[int], float]:
+    """Seconds in which so many batches are loaded, when the ones prepared ahead are used up."""
+    recipe, student = plan.recipe, plan.recipe.student
+    transform = train_transform(recipe.views, recipe.view_size, student.in_chans, student.input_mean, student.input_std)
+
+    def take(count: int) -> float:
+        layout = replace(plan.layout, epochs=1_000_000)  # as long as it takes
+        batches = train_batches(
+            plan.train, transform, layout, seed=recipe.seed, process=0, start_step=0, workers=workers
+        )
+        for _ in range(1 + PREFETCHED * workers):
+            next(batches)
+        began = time.perf_counter()
+        for _ in range(count):
+            next(batches)
+        return time.perf_counter() - began
+
+    return take
+
+
+def looping(
+    plan: Plan, teacher: AnyFrozen | None, accelerator: Accelerator, options: RunOptions, console: Console, workers: int
+) -> Callable[[int], float]:
+    """Seconds in which the run's own loop takes so many steps, after as many that do not count."""
+
+    def take(count: int) -> float:
+        steps = max(count, FEWEST)
+        every = next(n for n in range(min(options.log_every_steps, steps), 0, -1) if steps % n == 0)
+        fresh = preflight.check(plan.recipe)
+        fresh = replace(fresh, layout=replace(fresh.layout, epochs=1_000_000))
+        with tempfile.TemporaryDirectory() as aside:
+            train(
+                fresh,
+                teacher,
+                accelerator,
+                Path(aside),
+                replace(options, log_every_steps=every),
+                console,
+                workers=workers,
+                stop_step=2 * steps,
+            )
+            ends = _ends(Path(aside) / "metrics.jsonl")
+        accelerator.free_memory()
+        return (ends[2 * steps] - ends[steps]) * count / steps
+
+    return take
+
+
+def _ends(metrics: Path) -> dict[int, float]:
+    """Seconds at which each step that was logged ended."""
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    return {line["step"]: line["seconds"] for line in lines}

@@ -1,0 +1,97 @@
+"""The whole command on the tiny recipe: real processes, a real loop, real shards."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from accelerate import Accelerator
+
+from distill import Arrays, preflight
+from distill.bench.carry_out import check
+from distill.bench.command import BenchOptions
+from distill.bench.page import binds
+from distill.bench.steps import ready_batches, step
+from distill.bench.turns import Measured
+from distill.console import Console
+from distill.options import RunOptions
+from distill.script import recipe_of
+from distill.train import train
+from teachers import Teacher
+from tests.conftest import REPOSITORY, TINY
+
+
+def bench(world, *options: str) -> subprocess.CompletedProcess:
+    where = ["--data.path", str(world.data), "--teacher.name", str(world.teacher)]
+    return subprocess.run(
+        [sys.executable, "-m", "distill", "bench", str(TINY), *where, *options],
+        cwd=world.folder,
+        env=world.environment(PYTHONPATH=str(REPOSITORY)),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def test_every_stage_of_a_recipe_has_its_figures(world):
+    quick = ["--rounds", "2", "--seconds", "0.05", "--workers", "1", "--threads", "1"]
+    done = bench(world, *quick, "--json", "b.json", "--profile", "trace.json", "--against", "timm", "loop")
+    assert done.returncode == 0, done.stderr
+    said = json.loads((world.folder / "b.json").read_text())
+    stages = {stage["key"]: stage for stage in said["stages"]}
+    assert list(stages) == [
+        "student", "teacher", "online", "online_logits", "saved", "loader", "loop", "ours", "peer_timm", "peer_loop",
+    ]  # fmt: skip
+    for stage in stages.values():
+        rates = stage["images_per_second"]
+        assert len(rates["rounds"]) == 2
+        assert 0 < rates["low"] <= rates["median"] <= rates["high"]
+        own = [a / b for a, b in zip(rates["rounds"], stages["student"]["images_per_second"]["rounds"], strict=True)]
+        assert stage["ratio_to_floor"] == pytest.approx(sum(own) / 2)
+    assert stages["online_logits"]["name"] == "online step without hint"
+    assert stages["saved"]["name"] == "step from saved outputs without hint, crd"
+    assert "whole loop: " in done.stdout
+    assert " binds: " in done.stdout
+    assert json.loads((world.folder / "trace.json").read_text())["traceEvents"]
+    left = {path.name for path in world.folder.iterdir()}
+    assert left <= {"b.json", "trace.json", "cache"}
+
+
+def test_a_batch_that_is_too_large_is_one_line(world):
+    done = bench(world, "--optim.batch-size", "4000")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: a batch takes 4000 images but there are 640")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("options", "line"), [({"rounds": 0}, "--rounds is 0"), ({"seconds": 0}, "--seconds is 0")])
+def test_options_out_of_range_are_one_line(options, line):
+    with pytest.raises(ValueError, match=line):
+        check(BenchOptions(**options))
+
+
+def test_what_binds_is_said_from_the_rates():
+    # The loop takes 10 ms an image; the student alone 6, the teacher 3; the loader gives 4 times as many.
+    rates = {"student": 1000 / 6, "teacher": 1000 / 3, "loader": 400.0, "loop": 100.0}
+    stages = {key: Measured(key=key, name=key, rates=(rate,), peak_bytes=None) for key, rate in rates.items()}
+    assert binds(stages) == (
+        "the student binds: of the loop's time the student 60%, the teacher 30%; the loader alone is 4.0 times as fast "
+        "as the loop"
+    )
+
+
+def test_the_step_that_is_measured_is_the_step_of_the_loop(tmp_path, tiny_images, tiny_teacher):
+    # All that a step draws is in it: mixing, drop-path, CRD's negatives. No shortcut changes the losses.
+    recipe = recipe_of(TINY)
+    assert isinstance(recipe.teacher, Teacher)
+    data, named = Arrays(path=str(tiny_images)), replace(recipe.teacher, name=str(tiny_teacher))
+    recipe = replace(recipe, data=data, teacher=named)
+    accelerator, plan, options = Accelerator(cpu=True), preflight.check(recipe), RunOptions(log_every_steps=1)
+    layers = plan.objective.teacher_layers
+    teacher = named.build(head=None, layers=layers).start(accelerator.device, layers)
+    batches = ready_batches(plan, 1, accelerator.device)
+    measured = step(recipe, plan, lambda ready: teacher(ready.images, layers), batches, accelerator, options)()
+    train(plan, teacher, accelerator, tmp_path, options, Console(main=False), workers=0, stop_step=1)
+    logged = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+    assert float(measured) == pytest.approx(logged, rel=1e-6)
