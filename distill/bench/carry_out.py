@@ -67,9 +67,17 @@ def bench(recipe: Recipe, options: BenchOptions, script: Path) -> Page:
                 rounds=options.rounds,
                 seconds=options.seconds,
                 device=accelerator.device,
-                said=lambda name: status.update(f"measuring: {name}"),
+                said=status.update,
             )
-    page = Page(script=script, plan=plan, options=options, stages=measured, notes=made.notes, accelerator=accelerator)
+    notes = list(dict.fromkeys(made.notes))
+    page = Page(
+        script=script,
+        plan=plan,
+        options=options,
+        stages=measured,
+        notes=notes,
+        accelerator=accelerator,
+    )
     console.show(page.table(console.rich.width))
     for line in page.lines():
         console.say(line)
@@ -213,7 +221,7 @@ class _Stages:
     def _loop(self) -> list[Stage]:
         """The loader alone and the whole loop."""
         workers = default_workers(1) if self.options.workers is None else self.options.workers
-        size, console = self.plan.layout.batch_size, self.console
+        size = self.plan.layout.batch_size
         kind = "1 process" if workers == 1 else f"{workers} processes" if workers else "in the process"
         taught = "online" if self.teacher else "student"
         return [
@@ -221,7 +229,7 @@ class _Stages:
             Stage(
                 key="loop",
                 name="whole loop",
-                take=looping(self.plan, self.teacher, self.accelerator, self.run, console, workers),
+                take=looping(self.plan, self.teacher, self.accelerator, self.run, workers),
                 images=size,
                 paced_by=taught,
                 before=keep_freed_memory,

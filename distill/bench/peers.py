@@ -36,13 +36,18 @@ Step = Callable[[], Tensor]
 
 
 def same_job(recipe: Recipe) -> Recipe:
-    """The recipe with the losses that every peer has, for a student without a distillation token."""
+    """The recipe with the losses that every peer has, for a student without a distillation token.
+
+    Nothing is dropped at random, so that the losses can be compared.
+    """
     soft = next((loss for loss in recipe.losses.values() if isinstance(loss, SoftTargets)), SoftTargets())
     losses = {
         "labels": CrossEntropy(weight=HALF),
         "soft": SoftTargets(weight=HALF, temperature=soft.temperature),
     }
-    return replace(recipe, losses=losses, student=replace(recipe.student, distilled=False))
+    kept = {f"{place}_drop_rate": 0.0 for place in ("pos", "attn", "proj")}
+    student = replace(recipe.student, distilled=False, drop_rate=0.0, drop_path_rate=0.0, **kept)
+    return replace(recipe, losses=losses, student=student)
 
 
 def temperature(recipe: Recipe) -> float:

@@ -66,13 +66,13 @@ def in_turns(
     rounds: int,
     seconds: float,
     device: torch.device,
-    said: Callable[[str], None] = lambda name: None,
+    said: Callable[[str], None] = lambda text: None,
 ) -> list[Measured]:
-    """Measure each stage once a round, after a warm-up in which its peak is taken. said: called before each turn."""
+    """Measure each stage once a round, after a warm-up in which its peak is taken. said: is told of each turn."""
     peaks: dict[str, int | None] = {}
     times: dict[str, int] = {}
     for stage in stages:
-        said(stage.name)
+        said(f"warming up: {stage.name}")
         stage.before()
         peaks[stage.key] = peak_bytes(lambda stage=stage: stage.take(1), device)  # the optimiser's state comes now, too
         if stage.paced_by is None:
@@ -81,7 +81,7 @@ def in_turns(
     rates: dict[str, list[float]] = {stage.key: [] for stage in stages}
     for number in range(rounds):
         for stage in stages[:: -1 if number % 2 else 1]:
-            said(stage.name)
+            said(f"round {number + 1} of {rounds}: {stage.name}")
             stage.before()
             count = times[stage.key]
             rates[stage.key].append(stage.images * count / stage.take(count))

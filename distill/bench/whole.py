@@ -6,12 +6,15 @@ import json
 import tempfile
 import time
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console as Rich
+
 from distill import preflight
 from distill.console import Console
-from distill.loader import train_batches
+from distill.loader import Layout, train_batches
 from distill.options import RunOptions
 from distill.preflight import Plan
 from distill.train import train
@@ -34,7 +37,7 @@ def loading(plan: Plan, workers: int) -> Callable[[int], float]:
     transform = train_transform(recipe.views, recipe.view_size, student.in_chans, student.input_mean, student.input_std)
 
     def take(count: int) -> float:
-        layout = replace(plan.layout, epochs=1_000_000)  # as long as it takes
+        layout = _long_enough(plan.layout, 1 + PREFETCHED * workers + count)
         batches = train_batches(
             plan.train, transform, layout, seed=recipe.seed, process=0, start_step=0, workers=workers
         )
@@ -49,7 +52,7 @@ def loading(plan: Plan, workers: int) -> Callable[[int], float]:
 
 
 def looping(
-    plan: Plan, teacher: AnyFrozen | None, accelerator: Accelerator, options: RunOptions, console: Console, workers: int
+    plan: Plan, teacher: AnyFrozen | None, accelerator: Accelerator, options: RunOptions, workers: int
 ) -> Callable[[int], float]:
     """Seconds in which the run's own loop takes so many steps, after as many that do not count."""
 
@@ -57,7 +60,7 @@ def looping(
         steps = max(count, FEWEST)
         every = next(n for n in range(min(options.log_every_steps, steps), 0, -1) if steps % n == 0)
         fresh = preflight.check(plan.recipe)
-        fresh = replace(fresh, layout=replace(fresh.layout, epochs=1_000_000))
+        fresh = replace(fresh, layout=_long_enough(fresh.layout, 2 * steps))
         with tempfile.TemporaryDirectory() as aside:
             train(
                 fresh,
@@ -65,7 +68,7 @@ def looping(
                 accelerator,
                 Path(aside),
                 replace(options, log_every_steps=every),
-                console,
+                _unseen(),
                 workers=workers,
                 stop_step=2 * steps,
             )
@@ -74,6 +77,18 @@ def looping(
         return (ends[2 * steps] - ends[steps]) * count / steps
 
     return take
+
+
+def _long_enough(layout: Layout, steps: int) -> Layout:
+    """Of a run that is not at its end after so many steps, and has loaders prepare batches behind them."""
+    return replace(layout, epochs=-(-steps // layout.steps_per_epoch) + 1)
+
+
+def _unseen() -> Console:
+    """Draws the progress of a run as on a terminal, for nobody."""
+    console = Console()
+    console.rich = Rich(file=StringIO(), force_terminal=True, width=120)
+    return console
 
 
 def _ends(metrics: Path) -> dict[int, float]:

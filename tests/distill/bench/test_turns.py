@@ -25,7 +25,8 @@ def test_rates_are_images_over_seconds_and_turns_are_as_long_as_asked():
 def test_every_other_round_goes_backwards():
     said: list[str] = []
     in_turns([stage("a", 1), stage("b", 1)], rounds=3, seconds=1, device=CPU, said=said.append)
-    assert said == ["a", "b", *"ab", *"ba", *"ab"]
+    assert [text[-1] for text in said] == [*"ab", *"ab", *"ba", *"ab"]
+    assert said[4] == "round 2 of 3: b"
 
 
 def test_a_ratio_is_the_median_of_the_rounds_own_by_hand():
