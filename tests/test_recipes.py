@@ -140,7 +140,7 @@ def test_imagenet_recipes_have_deits_settings(script):
     assert (views.auto_augment, views.interpolation) == ("rand-m9-mstd0.5-inc1", "bicubic")
     assert (views.re_prob, views.re_mode) == (0.25, "pixel")
     assert (views.mixup, views.cutmix, views.mix_prob, views.mix_switch_prob) == (0.8, 1.0, 1.0, 0.5)
-    assert (views.scale, views.crop_pct) == ((0.08, 1.0), 0.875)
+    assert (views.scale, views.crop_pct, views.repeats) == ((0.08, 1.0), 0.875, 3)
     assert (recipe.student.drop_path_rate, recipe.student.drop_rate, recipe.student.init_values) == (0.1, 0.0, None)
     losses: dict = dict(recipe.losses)
     assert losses["labels"].smoothing == 0.1

@@ -103,7 +103,7 @@ def nothing_asked(monkeypatch):
 @pytest.mark.usefixtures("nothing_asked")
 def test_processes_for_gpus_that_are_not_there_do_not_each_run_alone(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")
-    with pytest.raises(ValueError, match=r"^8 processes were started for GPUs and torch finds none .* cpu\.yaml$"):
+    with pytest.raises(ValueError, match=r"^8 processes were started for GPUs and torch finds none .*/cpu\.yaml$"):
         check_place(place())
     check_place(place(DistributedType.MULTI_CPU, processes=8))
 
