@@ -99,7 +99,7 @@ def damage(path: Path) -> str | None:
         return f"{CHECKSUMS} is cut short"
     for name, digest in expected.items():
         file = path / name
-        if Path(name).name != name or not file.is_file():
+        if Path(name).is_absolute() or ".." in Path(name).parts or not file.is_file():
             return f"{name} is missing"
         if _sha256(file) != digest:
             return f"{name} does not match its checksum"
@@ -121,10 +121,11 @@ def _newest_whole(folder: Path, before: int | None) -> Restored:
 
 def _seal(folder: Path) -> None:
     # RNG states of other processes may not be in sight yet on a network disk, and nothing is drawn from them.
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith("random_states"))
-    text = "".join(f"{_sha256(path)}  {path.name}\n" for path in files)
+    found = sorted(path for path in folder.rglob("*") if not path.name.startswith("random_states"))
+    files = [path for path in found if path.is_file()]  # DeepSpeed writes a folder of them
+    text = "".join(f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
     (folder / CHECKSUMS).write_text(text, encoding="utf-8")
-    for path in (*files, folder / CHECKSUMS, folder):
+    for path in (*found, folder / CHECKSUMS, folder):
         disk.flush(path)
 
 

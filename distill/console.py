@@ -33,8 +33,14 @@ class Console:
         self.rich.print(escape(text), soft_wrap=not self.rich.is_terminal)
 
     def show(self, what: RenderableType) -> None:
-        """A table, or anything that rich lays out."""
-        self.rich.print(what)
+        """A table, or anything that rich lays out; in a file or a pipe without rich's blanks behind each row."""
+        if self.rich.is_terminal:
+            self.rich.print(what)
+            return
+        with self.rich.capture() as captured:
+            self.rich.print(what)
+        rows = (row.rstrip() for row in captured.get().split("\n"))
+        self.rich.out("\n".join(rows), end="", highlight=False)
 
     def summary(self, title: str, rows: list[tuple[str, str]], more: Table | None = None) -> None:
         """Names and values, one a row, and a table under them."""

@@ -7,24 +7,32 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from distill.affordable import Affordable, kept_bytes
 from distill.checkpoint import KEPT
 from distill.console import clock
 from distill.preflight import Plan
 from distill.sizing import Cost
 from distill.summary import peak_bytes
+from teachers.ensemble import members
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+TOO_MANY_DAYS = 2 * 365
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Seconds, of one process. part: images of it in an accumulation step; evaluated: images that were evaluated."""
+    """Seconds, of one process. part: images of it in an accumulation step; evaluated: images that were evaluated.
+
+    asking: of the teacher alone about the images of a part; 0 without a teacher.
+    """
 
     startup: float
     step: float
     loading: float
     evaluation: float
+    asking: float
     part: int
     evaluated: int
 
@@ -49,24 +57,52 @@ def estimates(
             f"one loader makes {_rate(measured.part * layout.accumulate / measured.loading)} views/s",
         ),
         ("memory", _memory(plan, measured, accelerator, cost)),
-        ("training", f"about {_long(training)} for {layout.steps:,} steps"),
-        ("evaluation", f"about {_long(evaluating)} for {evaluations:,} times {len(plan.val):,} images"),
+        *_head(plan, measured, workers),
+        ("training", f"about {duration(training, accelerator)} for {layout.steps:,} steps"),
+        ("evaluation", f"about {duration(evaluating, accelerator)} for {evaluations:,} times {len(plan.val):,} images"),
         ("disk", _disk(plan)),
     ]
+
+
+def computed(plan: Plan, found: Affordable, accelerator: Accelerator) -> list[tuple[str, str]]:
+    """As `estimates`, of a step that is too large to be taken here: what follows from shapes alone."""
+    assert found.cost is not None
+    whole = found.held + plan.layout.part * kept_bytes(found.cost, accelerator)
+    return [
+        ("speed", f"not known here: no step was taken on this {accelerator.device.type}"),
+        (
+            "memory",
+            f"about {_mebi(whole)} for {plan.layout.part} images at a time, {_mebi(found.held)} of it for weights and "
+            f"what trains them; computed, not measured",
+        ),
+        ("training", f"not known here, for {plan.layout.steps:,} steps"),
+        ("disk", _disk(plan)),
+    ]
+
+
+def _head(plan: Plan, measured: Measured, workers: int) -> list[tuple[str, str]]:
+    """A row for the features that heads are fitted on; none where none is."""
+    fitted = [m for m in members(plan.recipe.teacher) if m.head == "fit"] if plan.recipe.teacher else []
+    if not fitted or not measured.asking:
+        return []
+    images = max(min(member.fit_images, len(plan.train)) for member in fitted)
+    loading = measured.loading / (measured.part * plan.layout.accumulate) / max(workers, 1)
+    seconds = 2 * images * (measured.asking / measured.part + len(fitted) * loading)
+    return [("head", f"about {clock(seconds)} for the teacher's features of 2 × {images:,} views, and then the fit")]
 
 
 def _memory(plan: Plan, measured: Measured, accelerator: Accelerator, cost: Cost | None) -> str:
     if accelerator.device.type == "cuda":
         held, where = float(torch.cuda.max_memory_allocated(accelerator.device)), "of the GPU"
     else:
-        held, where = float(peak_bytes()), "in each process, beside its loaders"
+        held, where = float(peak_bytes()), "in each process beside its loaders"
     more = plan.layout.part - measured.part
     if not more or cost is None:
-        return f"at most {held / 2**30:.1f} GiB {where}"
+        return f"at most {_mebi(held)} {where}"
     whole = held + more * kept_bytes(cost, accelerator)
     return (
-        f"{held / 2**30:.1f} GiB {where} for {measured.part} images at a time, about {whole / 2**30:.0f} GiB for "
-        f"{plan.layout.part}; --gradient_accumulation_steps of accelerate launch divides them"
+        f"{_mebi(held)} {where} with {measured.part} images at a time, about {_mebi(whole)} with {plan.layout.part}; "
+        f"--gradient_accumulation_steps of accelerate launch divides them"
     )
 
 
@@ -96,10 +132,9 @@ def _mebi(size: float) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
-def _long(seconds: float) -> str:
-    return f"{seconds / 86_400:,.1f} days" if seconds >= 2 * 86_400 else clock(seconds)
-
-
-def kept_bytes(cost: Cost, accelerator: Accelerator) -> float:
-    """What a step keeps of one image; mixed precision keeps half of it."""
-    return cost.kept * (1.0 if accelerator.mixed_precision == "no" else 0.5)
+def duration(seconds: float, accelerator: Accelerator) -> str:
+    """Seconds as a person plans with them."""
+    days = seconds / 86_400
+    if days >= TOO_MANY_DAYS:
+        return f"{days / 365:,.0f} years, too long on this {accelerator.device.type},"
+    return f"{days:,.1f} days" if days >= 2 else clock(seconds)

@@ -95,7 +95,8 @@ def refusal(agreed: Agreed, broken: list[str], plan: Plan, step: int) -> tuple[s
     epoch, step_in_epoch = divmod(step, layout.steps_per_epoch)
     epoch %= layout.views_epochs or layout.epochs
     first = step_in_epoch * layout.batch_size
-    indices = [int(i) for i in order_of(plan.train, seed, epoch)[first : first + layout.batch_size]]
+    shown_views = layout.shown(order_of(plan.train, seed, epoch), first, layout.batch_size)
+    indices = [index for index, _ in shown_views]
     shown = ", ".join(map(str, indices[:4])) + (" …" if len(indices) > 4 else "")
     text = f"{_what(agreed, broken, step)}; its views are those of images {shown} in epoch {epoch}"
     values = {name: str(value) for name, value in (agreed.means | {GRADIENT: agreed.norm}).items()}
@@ -106,7 +107,7 @@ def refusal(agreed: Agreed, broken: list[str], plan: Plan, step: int) -> tuple[s
         "epoch": epoch,
         "position": first,
         "images": indices,
-    }
+    } | ({"views": [view for _, view in shown_views]} if layout.repeats > 1 else {})
 
 
 def _what(agreed: Agreed, broken: list[str], step: int) -> str:

@@ -84,6 +84,8 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path, signals: Signals,
     preflight.check_options(options)
     accelerator = _accelerator(options, out)
     memory.check(options, accelerator)
+    if options.dry_run and (line := launched.without_gpu(accelerator)):
+        console.say(f"rehearsal: {line}; the run would be refused here")
     if options.dry_run and options.saved is None:
         recipe = _with_images(recipe, accelerator, console)
     plan = preflight.check(
@@ -305,16 +307,14 @@ def _accelerator(options: RunOptions, out: Path) -> Accelerator:
     import torch
     from accelerate import Accelerator
     from accelerate.tracking import filter_trackers
-    from accelerate.utils import DistributedDataParallelKwargs
 
     from distill import launched
     from distill.allocator import keep_freed_memory
     from distill.loader import cores
 
-    # Every process computes the same buffers, such as CRD's memory; sending them at every step would be for nothing.
-    alike = DistributedDataParallelKwargs(broadcast_buffers=False)
-    accelerator = Accelerator(project_dir=str(out), kwargs_handlers=[alike])
-    launched.check_place(accelerator)
+    launched.check_packages()
+    accelerator = Accelerator(project_dir=str(out))
+    launched.check_place(accelerator, rehearsal=options.dry_run)
     # Not before: accelerate's own messages need an Accelerator, which must be the first to look at the processes.
     accelerator.log_with = filter_trackers(list(options.trackers), accelerator.logging_dir)
     usable = {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}

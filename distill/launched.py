@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from distill.preflight import Plan
@@ -12,8 +13,11 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def check_place(accelerator: Accelerator) -> None:
-    """ValueError if processes, precision or sharding were asked for that this machine does not give."""
+def check_place(accelerator: Accelerator, *, rehearsal: bool = False) -> None:
+    """ValueError if processes, precision or sharding were asked for that this machine does not give.
+
+    A rehearsal goes on without the GPU that is meant; `without_gpu` is what there is to say then.
+    """
     from accelerate.utils import DistributedType
 
     on_cpu = accelerator.device.type == "cpu"
@@ -22,8 +26,16 @@ def check_place(accelerator: Accelerator) -> None:
             "accelerate launch --cpu starts one process whatever --num_processes says; for several use "
             "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
         )
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1 and accelerator.num_processes == 1:  # each would take itself for the only one
+        raise ValueError(
+            f"{started} processes were started for GPUs and torch finds none on this machine; for a CPU put "
+            "ACCELERATE_USE_CPU=true before the command, with recipes/launch/cpu.yaml"
+        )
     if on_cpu and accelerator.mixed_precision == "fp16":
         raise ValueError("mixed precision fp16 needs a GPU and the run is on the CPU; use --mixed_precision no or bf16")
+    if not rehearsal and (line := without_gpu(accelerator)):
+        raise ValueError(f"{line}; for the CPU use accelerate launch --cpu, or see why torch finds no GPU")
     for name, kind in (("FSDP", DistributedType.FSDP), ("DEEPSPEED", DistributedType.DEEPSPEED)):
         asked = os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true"
         if asked and accelerator.distributed_type != kind:
@@ -31,6 +43,24 @@ def check_place(accelerator: Accelerator) -> None:
                 f"{name} was asked for but accelerate does not offer it on {accelerator.device.type}; use "
                 "recipes/launch/one_gpu.yaml, or cpu.yaml"
             )
+
+
+def check_packages() -> None:
+    """ValueError if the launcher was told to use DeepSpeed and a package of it is missing."""
+    asked = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    # accelerate asks for the version of transformers as it starts DeepSpeed.
+    if asked and (absent := [name for name in ("deepspeed", "transformers") if find_spec(name) is None]):
+        raise ValueError(
+            f"DeepSpeed needs {', '.join(absent)}; pip install {' '.join(absent)}, or use recipes/launch/one_node.yaml"
+        )
+
+
+def without_gpu(accelerator: Accelerator) -> str | None:
+    """A line where mixed precision was asked for, as for a GPU, and the run is on a CPU that nobody asked for."""
+    asked_for_cpu = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1", "yes")
+    if accelerator.device.type != "cpu" or asked_for_cpu or accelerator.mixed_precision == "no":
+        return None
+    return f"mixed precision {accelerator.mixed_precision} is meant for a GPU and torch finds none on this machine"
 
 
 def check_plan(plan: Plan, accelerator: Accelerator) -> None:

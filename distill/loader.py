@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,7 +37,8 @@ class Batch:
 class Layout:
     """How a run's images fall into steps, accumulation steps and processes. Incomplete batches are left out.
 
-    views_epochs: the views of so many epochs are shown in turn; None: every epoch has its own.
+    views_epochs: the views of so many epochs are shown in turn; None: every epoch has its own. repeats: times that a
+    batch shows each of its images.
     """
 
     images: int
@@ -45,6 +47,7 @@ class Layout:
     processes: int = 1
     accumulate: int = 1
     views_epochs: int | None = None
+    repeats: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -68,6 +71,20 @@ class Layout:
                 part = micro * self.processes + process
                 yield epoch, step_in_epoch * self.batch_size + part * self.part
 
+    def shown(self, order: Order, position: int, size: int) -> list[tuple[int, int]]:
+        """(image, which of its views) at `size` positions of a batch, the epoch's order of images given.
+
+        A batch takes batch_size / repeats images, rounded up, and shows them again and again until it is full, rotated
+        by one each time so that mixing meets other neighbours, and never an image itself.
+        """
+        if self.repeats == 1:
+            return [(int(index), 0) for index in order[position : position + size]]
+        distinct = -(-self.batch_size // self.repeats)  # Hoffer et al. 2020, arXiv:1901.09335
+        step, first = divmod(position, self.batch_size)
+        indices = order[step * distinct : (step + 1) * distinct]
+        rounds = [divmod(place, distinct) for place in range(first, first + size)]
+        return [(int(indices[(place + view) % distinct]), view) for view, place in rounds]
+
 
 class Order(Protocol):
     """Indices of images, cut by slices."""
@@ -90,7 +107,7 @@ def bad_images(images: Images) -> BadImages | None:
 
 
 class _Addressed(Dataset[tuple[Tensor, int, int]]):
-    """Views by address (epoch, index)."""
+    """Views by address (epoch, index, which of its views)."""
 
     def __init__(self, images: Images, transform: Transform, seed: int | None) -> None:
         self.images, self.transform, self.seed = images, transform, seed
@@ -98,12 +115,12 @@ class _Addressed(Dataset[tuple[Tensor, int, int]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, address: tuple[int, int]) -> tuple[Tensor, int, int]:
-        epoch, index = address
+    def __getitem__(self, address: tuple[int, int, int]) -> tuple[Tensor, int, int]:
+        epoch, index, again = address
         image, label = self.images[index]
         if self.seed is None:
             return self.transform(image), label, index
-        with at_address(self.seed, epoch, index):
+        with at_address(self.seed, epoch, index, *(again,) * (again > 0)):
             return self.transform(image), label, index
 
     def collate(self, samples: list[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor | None, Tensor, tuple[str, ...]]:
@@ -117,29 +134,29 @@ class _Addressed(Dataset[tuple[Tensor, int, int]]):
 class _Addresses:
     """A batch sampler: the addresses of `size` images at each (epoch, position) in turn."""
 
-    def __init__(self, parts: Iterable[tuple[int, int]], size: int, seed: int, images: Images) -> None:
-        self.parts, self.size, self.seed, self.images = parts, size, seed, images
+    def __init__(self, parts: Iterable[tuple[int, int]], layout: Layout, size: int, seed: int, images: Images) -> None:
+        self.parts, self.layout, self.size, self.seed, self.images = parts, layout, size, seed, images
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
         current, indices = -1, None
         for epoch, position in self.parts:
             if epoch != current:
                 current, indices = epoch, order_of(self.images, self.seed, epoch)
             assert indices is not None
-            yield [(epoch, int(index)) for index in indices[position : position + self.size]]
+            yield [(epoch, *shown) for shown in self.layout.shown(indices, position, self.size)]
 
 
 def train_batches(
     images: Images, transform: Transform, layout: Layout, *, seed: int, process: int, start_step: int, workers: int
 ) -> Iterator[Batch]:
     """One process's parts of the global batches, from `start_step` to the end of the run."""
-    return batches_at(
-        lambda: layout.parts(process, start_step), images, transform, size=layout.part, seed=seed, workers=workers
-    )
+    parts = partial(layout.parts, process, start_step)
+    return batches_at(parts, layout, images, transform, size=layout.part, seed=seed, workers=workers)
 
 
 def batches_at(
     parts: Callable[[], Iterable[tuple[int, int]]],
+    layout: Layout,
     images: Images,
     transform: Transform,
     *,
@@ -147,8 +164,8 @@ def batches_at(
     seed: int,
     workers: int,
 ) -> Iterator[Batch]:
-    """The `size` images at each (epoch, position) in turn; `parts` is asked twice and says the same."""
-    loader = _loader(_Addressed(images, transform, seed), _Addresses(parts(), size, seed, images), workers)
+    """The `size` images at each (epoch, position) in turn, all of one batch; `parts` is asked twice."""
+    loader = _loader(_Addressed(images, transform, seed), _Addresses(parts(), layout, size, seed, images), workers)
     for (epoch, position), (views, labels, index) in zip(parts(), _told(loader, images), strict=True):
         yield Batch(views, labels, index, epoch, position)
 
@@ -169,7 +186,7 @@ def in_order(
     With a seed, each is in its random view of epoch 0.
     """
     indices = range(process, len(images), processes)
-    parts = [[(0, i) for i in indices[start : start + batch_size]] for start in range(0, len(indices), batch_size)]
+    parts = [[(0, i, 0) for i in indices[start : start + batch_size]] for start in range(0, len(indices), batch_size)]
     longest = -(-len(images) // processes)  # the first process's share
     if parts and len(parts) < -(-longest // batch_size) and len(parts[-1]) > 1:
         parts[-1:] = [parts[-1][:1], parts[-1][1:]]

@@ -173,6 +173,7 @@ def _layout(recipe: Recipe, images: int, processes: int, accumulate: int) -> Lay
         epochs=recipe.optim.epochs,
         processes=processes,
         accumulate=accumulate,
+        repeats=recipe.views.repeats,
     )
 
 
@@ -212,6 +213,17 @@ def _with_head(config: AnyTeacher, teacher: Shapes, classes: tuple[str, ...]) ->
 
 
 def _check_views(recipe: Recipe, layout: Layout) -> None:
+    if layout.repeats > 1 and 2 * layout.repeats > layout.batch_size:
+        raise ValueError(
+            f"views.repeats is {layout.repeats} but a batch of {layout.batch_size} then shows one image alone; use at "
+            f"most {max(layout.batch_size // 2, 1)}"
+        )
+    for name, loss in recipe.losses.items():
+        if layout.repeats > 1 and loss.weight and loss.needs.remembers:
+            raise ValueError(
+                f"loss '{name}' remembers each image once a step but views.repeats shows it {layout.repeats} times; "
+                f"use --views.repeats 1, or --losses.{name}.weight 0"
+            )
     if recipe.views.mixes and layout.part % 2:
         raise ValueError(
             f"mixup and CutMix mix pairs but a process takes {layout.part} images at a time; "
@@ -250,6 +262,8 @@ def _check_weights(recipe: Recipe) -> None:
 
 
 def _check_view_options(views: Views) -> None:
+    if views.repeats < 1:
+        raise ValueError(f"views.repeats is {views.repeats}; use 1 or more")
     for name in ("hflip", "vflip", "re_prob", "mix_prob", "mix_switch_prob"):
         if not 0 <= getattr(views, name) <= 1:
             raise ValueError(f"views.{name} is {getattr(views, name)}; use a probability between 0 and 1")

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from distill import sizing
+from distill.affordable import Affordable, affordable
 from distill.compiling import with_compiled_teacher
 from distill.console import Console
-from distill.estimate import Measured, estimates, kept_bytes
+from distill.estimate import Measured, computed, estimates
 from distill.loader import train_batches
 from distill.options import RunOptions
 from distill.preflight import Plan
 from distill.processes import from_main
+from distill.recipe import Recipe
 from distill.summary import pairs_table, rows
 from distill.teaching import make_teacher, zero_head
 from distill.train import evaluate, train
@@ -31,8 +33,7 @@ if TYPE_CHECKING:
     from distill.saved.reader import SavedOutputs
     from teachers.frozen_ensemble import AnyFrozen
 
-CPU_FLOPS = 5e11  # of one step; more of them keep a person waiting at a CPU
-MEMORY_SHARE = 0.5  # of what is free, for what a step keeps: the teacher and the views need some too
+EXPORTED_PARAMETERS = 20e6  # of teachers; exporting larger ones takes minutes at a CPU
 
 
 def rehearse(
@@ -46,35 +47,52 @@ def rehearse(
 ) -> None:
     """Take two real steps in a temporary folder and say what the whole run would take."""
     console.summary("rehearsal", rows(plan, accelerator), pairs_table(plan))
-    cost, part = from_main(accelerator, lambda: affordable(plan, accelerator))
-    small = replace(plan, layout=replace(plan.layout, batch_size=plan.layout.batch_size * part // plan.layout.part))
-    if part < plan.layout.part:
-        console.say(
-            f"rehearsal: {part} images at a time instead of {plan.layout.part}, which need more memory or patience "
-            f"than a rehearsal has on this {accelerator.device.type}; what follows is estimated from them"
-        )
-    if cost and cost.idle:
-        console.say(f"rehearsal: {len(cost.idle)} parameters get no gradient, such as {cost.idle[0]}; they stay random")
+    found = from_main(accelerator, lambda: affordable(plan, accelerator))
+    if found.cost and found.cost.idle:
+        idle = found.cost.idle
+        console.say(f"rehearsal: {len(idle)} parameters get no gradient, such as {idle[0]}; they stay random")
+    if not found.part:
+        console.say(f"rehearsal: {_why_not(found, accelerator)}, so none is taken, and memory is computed from shapes")
+        console.summary("the whole run", computed(plan, found, accelerator))
+        console.say("rehearsal: nothing was written")
+        return
+    part = plan.layout.part
+    small = replace(plan, layout=replace(plan.layout, batch_size=plan.layout.batch_size * found.part // part))
     if accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(accelerator.device)
+    began = time.perf_counter()
     with tempfile.TemporaryDirectory() as aside, borrowed_cache(Path(aside)):
-        measured = _measure(small, options, accelerator, console, saved, Path(aside))
-    console.summary("the whole run", estimates(plan, measured, accelerator, workers, cost, options.eval_every_epochs))
-    if plan.recipe.teacher and plan.recipe.teacher.head == "fit" and saved is None:
-        console.say("rehearsal: fitting the teacher's head comes before it and is not counted")
+        teacher = _teacher(plan, options, accelerator, console) if plan.recipe.teacher and saved is None else None
+        console.say(f"rehearsal: two steps{_smaller(found, part, accelerator)}")
+        measured = _measure(small, teacher, options, accelerator, saved, Path(aside), began)
+    every = options.eval_every_epochs
+    console.summary("the whole run", estimates(plan, measured, accelerator, workers, found.cost, every))
     console.say("rehearsal: nothing was written")
+
+
+def _why_not(found: Affordable, accelerator: Accelerator) -> str:
+    if found.short_of == "memory":
+        return f"not even the smallest step fits into the memory that is free on this {accelerator.device.type}"
+    return "even the smallest step takes minutes on this cpu"
+
+
+def _smaller(found: Affordable, part: int, accelerator: Accelerator) -> str:
+    if found.part == part:
+        return f" of {part} images at a time"
+    kind = accelerator.device.type
+    why = f"the {kind} has no memory for more" if found.short_of == "memory" else f"more would take long on this {kind}"
+    return f" of {found.part} images at a time, not {part}, for {why}; time and memory are scaled up"
 
 
 def _measure(
     plan: Plan,
+    teacher: AnyFrozen | None,
     options: RunOptions,
     accelerator: Accelerator,
-    console: Console,
     saved: SavedOutputs | None,
     aside: Path,
+    began: float,
 ) -> Measured:
-    began = time.perf_counter()
-    teacher = _teacher(plan, options, accelerator, console) if plan.recipe.teacher and saved is None else None
     every = replace(options, log_every_steps=1, trackers=())
     silent = Console(main=False)  # what it would say of the time left counts the first step, too
     student = train(plan, teacher, accelerator, aside, every, silent, workers=0, saved=saved, stop_step=2)
@@ -86,11 +104,13 @@ def _measure(
     began_evaluation = time.perf_counter()
     if plan.val_labelled or teacher:
         evaluate(few, student, teacher, accelerator, workers=0)
+    evaluated = time.perf_counter()
     return Measured(
         startup=trained - began - step,
         step=step,
         loading=_loading(plan),
-        evaluation=time.perf_counter() - began_evaluation,
+        evaluation=evaluated - began_evaluation,
+        asking=_asking(plan, teacher, accelerator),
         part=plan.layout.part,
         evaluated=len(some),
     )
@@ -100,37 +120,46 @@ def _teacher(plan: Plan, options: RunOptions, accelerator: Accelerator, console:
     recipe, head = plan.recipe, zero_head(plan)
     assert recipe.teacher is not None
     if head:
-        console.say("rehearsal: the teacher's head is not fitted but zero")
+        console.say("rehearsal: the teacher's head is not fitted but zero; the run fits it first")
     here = from_main(accelerator, recipe.teacher.weights_here)
     if not here:
         console.say(
             f"rehearsal: the weights of {recipe.teacher.name} ({recipe.teacher.weights_source()}) are not on this "
             "machine, so random ones stand in; the run itself fetches them"
         )
+    recipe = with_compiled_teacher(recipe, options, accelerator)
+    if accelerator.device.type == "cpu" and sizing.teacher(plan).parameters > EXPORTED_PARAMETERS:
+        recipe, changed = _eager(recipe)
+        if changed:
+            console.say("rehearsal: the teacher runs eagerly; the run exports it to onnxruntime, and may be faster")
+    console.say("rehearsal: starting the teacher")
+    images = plan.train if here else None  # random weights need no real ones
     layers = plan.objective.teacher_layers
-    compiled = with_compiled_teacher(recipe, options, accelerator)
-    return make_teacher(compiled, accelerator, console, layers=layers, head=head, images=plan.train, pretrained=here)
+    return make_teacher(recipe, accelerator, console, layers=layers, head=head, images=images, pretrained=here)
 
 
-def affordable(plan: Plan, accelerator: Accelerator) -> tuple[sizing.Cost | None, int]:
-    """What an image costs, and how many of a part's images a rehearsal takes: all, or as many as fit."""
-    needed = max([2, *(loss.needs.images for loss in plan.objective.losses.values())])
-    part = plan.layout.part
-    cost = sizing.cost(plan, min(needed + needed % 2, part))
-    if cost is None:
-        return None, part
-    on_cpu = accelerator.device.type == "cpu"
-    fits = MEMORY_SHARE * _free_bytes(accelerator.device) / kept_bytes(cost, accelerator)
-    fits = min(fits, CPU_FLOPS / (cost.flops + sizing.teacher_flops(plan))) if on_cpu else fits
-    return cost, min(part, max(needed + needed % 2, int(fits) // 2 * 2))
+def _eager(recipe: Recipe) -> tuple[Recipe, bool]:
+    """The recipe with the teachers that choose by themselves how they run left as they are; whether any does."""
+
+    def eager(teacher: Any) -> Any:
+        if hasattr(teacher, "members"):
+            return replace(teacher, members=tuple(map(eager, teacher.members)))
+        return replace(teacher, runtime="eager") if teacher.runtime == "auto" else teacher
+
+    changed = replace(recipe, teacher=eager(recipe.teacher))
+    return changed, changed != recipe
 
 
-def _free_bytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    import psutil
-
-    return float(psutil.virtual_memory().available)
+def _asking(plan: Plan, teacher: AnyFrozen | None, accelerator: Accelerator) -> float:
+    """Seconds that the teacher takes for the images of a part, where a head is to be fitted on what it says."""
+    if teacher is None or plan.recipe.teacher is None or plan.recipe.teacher.head == "own":
+        return 0.0
+    views = torch.zeros(plan.layout.part, plan.recipe.student.in_chans, *plan.recipe.view_size, dtype=torch.uint8)
+    began = time.perf_counter()
+    with accelerator.autocast():
+        logits = teacher(views.to(accelerator.device), plan.objective.teacher_layers).logits
+    logits.sum().item()  # which waits for the device
+    return time.perf_counter() - began
 
 
 def _step_ends(metrics: Path) -> list[float]:

@@ -32,6 +32,14 @@ class Cost:
     idle: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TeacherCost:
+    """flops: floating-point operations of the forward passes on one image, of all members. parameters: of all."""
+
+    flops: float
+    parameters: int
+
+
 def cost(plan: Plan, images: int) -> Cost | None:
     """The cost of an image in a batch of `images`; None where a loss of one's own looks at values, so must compute."""
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -88,13 +96,13 @@ def _kept_for_backward() -> Iterator[dict[int, Any]]:
         yield kept
 
 
-def teacher_flops(plan: Plan) -> float:
-    """Floating-point operations of the teacher's forward on one image; modules of one's own are not counted."""
+def teacher(plan: Plan) -> TeacherCost:
+    """What the teachers take; modules of one's own are not counted."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from teachers import own_student, source
 
-    total = 0.0
+    total, parameters = 0.0, 0
     for member in members(plan.recipe.teacher) if plan.recipe.teacher else ():
         if not isinstance(member, Teacher) or own_student.folder(member):
             continue
@@ -103,4 +111,5 @@ def teacher_flops(plan: Plan) -> float:
         with torch.no_grad(), FlopCounterMode(display=False) as flops:
             planned.skeleton(image)
         total += flops.get_total_flops()
-    return total
+        parameters += sum(parameter.numel() for parameter in planned.skeleton.parameters())
+    return TeacherCost(flops=total, parameters=parameters)

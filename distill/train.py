@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from timm.utils.model_ema import ModelEmaV3
+from torch.nn.parallel import DistributedDataParallel
 
 from distill import checkpoint, compiling, disk, sharding
 from distill.console import Console
@@ -66,6 +67,9 @@ def train(
         sharding.shard_objective(plan.objective, accelerator)
     optimizer = build_optimizer(plan.objective, optim, accelerator.device)
     objective, optimizer = accelerator.prepare(plan.objective, optimizer)
+    if isinstance(objective, DistributedDataParallel):
+        # Every process computes the same buffers, such as CRD's memory, so they are not sent at every step.
+        objective.broadcast_buffers = False
     if sharding.shards(accelerator):
         sharding.rebind(optimizer, build_optimizer(plan.objective, optim, accelerator.device))
     student = accelerator.unwrap_model(objective).student

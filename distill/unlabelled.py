@@ -10,7 +10,7 @@ import numpy as np
 
 from distill.data.bad import OnBad
 from distill.data.contract import UNLABELLED, Images
-from distill.data.files import FileImages, Paths, class_folders, files_digest, image_files
+from distill.data.files import FileImages, Paths, class_folders, files_digest, image_files, image_root
 
 if TYPE_CHECKING:
     from distill.recipe import Recipe
@@ -75,7 +75,7 @@ class Unlabelled:
     def val(self) -> FileImages:
         if self.val_root is None:
             return self._split()[1]
-        root = _folder(self.val_root, "--data.val-root")
+        root = image_root(self.val_root, "--data.val-root")
         folders = class_folders(root)
         if not folders:
             return self._images(root, image_files(root)[0])
@@ -88,7 +88,7 @@ class Unlabelled:
         return files_digest(*(self._split() if self.val_root is None else (self.train(), self.val())))
 
     def _rest(self) -> FileImages:
-        root = _folder(self.root, "--data.root")
+        root = image_root(self.root, "--data.root")
         held = Path(str(self.val_root))
         paths, _ = image_files(root)
         if held.is_relative_to(root):
@@ -99,7 +99,7 @@ class Unlabelled:
     def _split(self) -> tuple[FileImages, FileImages]:
         if not 0 < self.val_fraction < 1:
             raise ValueError(f"val_fraction is {self.val_fraction}; use a share between 0 and 1")
-        root = _folder(self.root, "--data.root")
+        root = image_root(self.root, "--data.root")
         images = self._images(root, image_files(root)[0])
         if len(images) < 2:
             raise ValueError(f"{root} holds one image; a split needs 2 or more")
@@ -140,9 +140,3 @@ def with_teachers_classes(recipe: Recipe, teacher: Shapes) -> tuple[Recipe, tupl
     data = told(names, count) if told else recipe.data
     names = getattr(data, "label_names", ()) or names
     return replace(recipe, student=replace(student, num_classes=count), data=data), names
-
-
-def _folder(path: str, option: str) -> Path:
-    if not Path(path).is_dir():
-        raise ValueError(f"there is no folder {path}; name a folder of images with {option}")
-    return Path(path)

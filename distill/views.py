@@ -52,6 +52,11 @@ class Views:
     """Probability of CutMix where both are on."""
     interpolation: Literal["bicubic", "bilinear", "random"] = "bicubic"
     """How pixels are resampled in training; validation is bicubic unless this is bilinear."""
+    repeats: int = 1
+    """Times that a batch shows each of its images, in a view of its own each time (repeated augmentation).
+
+    An epoch has as many steps as without, and so comes by the first 1/repeats of the images in its order.
+    """
     crop_pct: float = 0.875
     """Validation: the share of the resized image that the centre crop keeps."""
 

@@ -6,6 +6,7 @@ The classes are read from the folder, and the teacher's head is fitted on them. 
 class is set apart for validation. Epochs: 3,000,000 / number of training images, but 100 to 300, so 300 up to 10,000
 images and 100 from 30,000 on; --optim.epochs N sets them. Not yet measured on a public data set.
 
+Hardware: meant for one GPU. We know of no published result of these settings, which are ours.
 On a CPU, start small: --student.img-size 96 --teacher.img-size 96 --student.depth 6 --optim.epochs 20
 
 An image that cannot be read ends the run with its path; --data.on-bad skip lists it in bad_images.txt and goes on.

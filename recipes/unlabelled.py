@@ -5,6 +5,7 @@ accelerate launch recipes/unlabelled.py --data.root PATH
 A tenth of the images is set apart, on which the student's decisions and probabilities are compared with the teacher's.
 With --data.val-root PATH, one folder a class, accuracy is measured instead. Not yet measured on a public data set.
 
+Hardware: meant for one GPU. We know of no published result of these settings, which are ours.
 On a CPU, start small: --student.img-size 96 --teacher.img-size 96 --student.depth 6 --optim.epochs 20
 """
 

@@ -32,8 +32,8 @@ def answers() -> bool:
 
 
 @contextmanager
-def without_retries() -> Iterator[None]:
-    """Within, a hub that does not answer is asked for nothing more: only its cache is used.
+def without_retries() -> Iterator[bool]:
+    """Within, a hub that does not answer is asked for nothing more: only its cache is used. Gives whether that is so.
 
     Its library asks six times for each of several files, which is minutes of waiting for one line.
     """
@@ -42,6 +42,6 @@ def without_retries() -> Iterator[None]:
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or not answers()
     try:
-        yield
+        yield constants.HF_HUB_OFFLINE
     finally:
         constants.HF_HUB_OFFLINE = before

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import PartialState
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
 from distill import Arrays, Optim, Recipe, preflight
 from distill.console import Console
@@ -74,8 +74,7 @@ def shallow(recipe: Recipe) -> Recipe:
 
 def measure(recipe: Recipe, folder: Path, accumulate: int = 1, steps: int | None = STEPS, **options) -> dict:
     """The terms of every step [steps, terms], and the student's weights."""
-    alike = DistributedDataParallelKwargs(broadcast_buffers=False)
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulate, kwargs_handlers=[alike])
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulate)
     plan = preflight.check(recipe, processes=accelerator.num_processes, accumulate=accumulate)
     console = Console(main=False)
     layers = plan.objective.teacher_layers

@@ -1,6 +1,7 @@
 """Two processes, accumulation and divided weights give the losses and the weights of one process with whole batches."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ def measured(tmp_path_factory, tiny_images):
             env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=400,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+        assert not re.search(r"\w*Warning: (Grad strides|`)", done.stderr), done.stderr  # torch's, of how it is called
         found[processes] = torch.load(out, weights_only=True)
     return found
 

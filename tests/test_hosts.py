@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import time
@@ -80,8 +79,13 @@ def test_two_hosts_finish_and_one_goes_on_when_the_other_is_lost(world, hosts):
     power_off(hosts[1])
     _, complaint = stays.communicate(timeout=60)
     lost.communicate(timeout=60)
-    assert stays.returncode != 0
-    assert re.search(r"[Cc]onnection (closed by peer|reset by peer|to another process is lost)", complaint), complaint
+    assert stays.returncode == 1
+    line = "error: the connection to another process is lost, which was killed or crashed; the same command goes on"
+    before, said, after = complaint.partition(line)
+    assert said, complaint
+    assert after.startswith(" from the last checkpoint, or from the start\n")
+    assert "Traceback" not in before  # what comes after it is the launcher's own, which says that we failed
+    assert "[rank0]" not in complaint  # as torch marks a traceback of ours
     assert not (world.folder / "long" / "report.json").exists()
 
     # One host goes on alone, from what is on the storage that both had.

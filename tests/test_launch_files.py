@@ -55,7 +55,11 @@ def test_accelerate_takes_the_file_and_hands_it_to_the_processes(name):
 def test_slurm_script_starts_one_launcher_a_node_and_requeues_when_told(tmp_path):
     # Stand-ins for Slurm's commands: srun runs the task of this node, which says what it would start and waits.
     for name, says in {
-        "scontrol": 'if [ "$1" = show ]; then echo node7; echo node8; else echo "scontrol $*"; fi',
+        "scontrol": f"""case "$1 $2" in
+            "show job") printf 'JobId=20123\\n   Command={LAUNCH}/slurm.sh x.py\\n';;
+            "show hostnames") printf 'node7\\nnode8\\n';;
+            *) echo "scontrol $*";;
+            esac""",
         "srun": """trap 'kill -TERM $(jobs -p); wait; exit 143' TERM; shift; "$@" & wait $!""",
         "accelerate": 'echo "accelerate $*"; kill -USR1 "$BATCH"; sleep 30 >&- 2>&- & wait $!',
     }.items():
@@ -63,11 +67,15 @@ def test_slurm_script_starts_one_launcher_a_node_and_requeues_when_told(tmp_path
         (tmp_path / name).chmod(0o755)
     slurm = {"SLURM_JOB_ID": "20123", "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_NNODES": "2", "SLURM_NODEID": "0"}
     environment = os.environ | slurm | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_GPUS_ON_NODE": "4"}
-    command = f'export BATCH=$$; exec bash {LAUNCH / "slurm.sh"} recipes/quickstart.py --out "runs/a b"'
-    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=25)
+    copy = tmp_path / "slurm_script"  # as Slurm makes one, in a folder of its own
+    copy.write_bytes((LAUNCH / "slurm.sh").read_bytes())
+    command = f'export BATCH=$$; exec bash {copy} recipes/quickstart.py --out "runs/a b"'
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=25
+    )
     assert done.returncode == 0, done.stderr
     started = (
-        "accelerate launch -q --config_file recipes/launch/two_nodes.yaml --num_machines 2 --num_processes 8 "
+        f"accelerate launch -q --config_file {LAUNCH}/two_nodes.yaml --num_machines 2 --num_processes 8 "
         "--machine_rank 0 --main_process_ip node7 --main_process_port 20123 recipes/quickstart.py --out runs/a b"
     )
     assert done.stdout.splitlines() == [started, "job 20123 is put back into the queue", "scontrol requeue 20123"]

@@ -106,6 +106,27 @@ def image_files(*roots: str | Path) -> tuple[Paths, list[int]]:
     return Paths._of(runs()), counts
 
 
+OTHER_READERS = {
+    ".npz": "a recipe reads it with data=Arrays(path=...)",
+    ".tar": "a recipe reads it with data=Shards(urls=...)",
+    ".parquet": "a recipe reads its folder with data=HuggingFace(name=...)",
+    ".zip": "unpack it",
+    ".gz": "unpack it",
+    ".tgz": "unpack it",
+}
+
+
+def image_root(place: str | Path, option: str) -> Path:
+    """A folder that was named. ValueError, naming the option, where there is none, or a file."""
+    root = Path(place)
+    if root.is_file():
+        advice = OTHER_READERS.get(root.suffix.lower(), "it is the folder around it that is asked for")
+        raise ValueError(f"{root} is a file and {option} names a folder of images; {advice}")
+    if not root.is_dir():
+        raise ValueError(f"there is no folder {root}; name a folder of images with {option}")
+    return root
+
+
 def class_folders(root: str | Path) -> tuple[str, ...]:
     """The names of the folders in a folder that hold images, in order. ValueError for a name that cannot be shown."""
     names = sorted(

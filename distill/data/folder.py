@@ -11,7 +11,7 @@ import numpy as np
 from distill.data.bad import OnBad
 from distill.data.contract import Images
 from distill.data.decode import SUFFIXES, is_image_name
-from distill.data.files import FileImages, class_folders, files_digest, image_files
+from distill.data.files import FileImages, class_folders, files_digest, image_files, image_root
 from distill.data.split import described, stratified
 
 VAL_NAMES = ("val", "valid", "validation", "test")
@@ -72,9 +72,7 @@ class Folder:
         return tuple(lines)
 
     def _train_root(self) -> tuple[Path, tuple[str, ...]]:
-        root = Path(self.root)
-        if not root.is_dir():
-            raise ValueError(f"there is no folder {root}; name a folder of images with --data.root")
+        root = image_root(self.root, "--data.root")
         # A folder `train` that holds images itself is a class of that name.
         if (root / "train").is_dir() and (classes := class_folders(root / "train")):
             return root / "train", classes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +15,7 @@ from distill.data.bad import BadImages, OnBad, bad_image, readable
 from distill.data.contract import UNLABELLED, Images
 from distill.data.decode import open_image
 from distill.data.split import described, stratified
+from teachers.hub import without_retries
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -112,9 +115,16 @@ class HuggingFace:
         return _row_images(whole, self, split, classes)
 
     def _load(self, load: Any) -> Any:
+        named = not Path(self.name).is_dir()
         try:
-            return load()
+            with _asking_once() if named else nullcontext():
+                return load()
         except Exception as error:  # of the hub, of parsers, of the network: datasets has no error of its own
+            if named and isinstance(error, ConnectionError):
+                raise ValueError(
+                    f"the hub does not answer and {self.name} is not in its cache on this machine; give a folder with "
+                    "--data.name, or fetch it once where there is a network, and copy the cache (HF_HOME) here"
+                ) from None
             reason = " ".join(str(error).split())[:300]
             raise ValueError(
                 f"datasets cannot load {self.name} ({type(error).__name__}: {reason}); give a name on the hub or a "
@@ -203,6 +213,18 @@ def _column(asked: str | None, found: list[str], features: Any, what: str, optio
             f"{len(found)} columns may be the {what} ({', '.join(found or features)}); name one with {option}"
         )
     return found[0]
+
+
+@contextmanager
+def _asking_once() -> Iterator[None]:
+    """Within, a hub that does not answer is not asked again and again, and `datasets` takes what its cache has."""
+    config = _datasets().config
+    with without_retries() as offline:
+        before, config.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE or offline
+        try:
+            yield
+        finally:
+            config.HF_HUB_OFFLINE = before
 
 
 def _was_saved(folder: Path) -> bool:

@@ -52,7 +52,8 @@ class Needs:
 
     images: the fewest it can be computed on at once. couples: its value depends on which images are seen together;
     gathers: those of all processes are. address: `bind` is also told the number of training images, and the bound
-    loss the `Address` of each batch.
+    loss the `Address` of each batch. remembers: it keeps something of each image from step to step, so that a step may
+    show an image once only.
     """
 
     head: Head | None = None
@@ -66,6 +67,7 @@ class Needs:
     couples: bool = False
     gathers: bool = False
     address: bool = False
+    remembers: bool = False
 
     def reads(self, *, has_token: bool | None = None) -> str:
         """The needs as a phrase for a person. has_token: whether the student has a distillation token, if known."""

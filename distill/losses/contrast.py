@@ -72,6 +72,7 @@ class CRD:
             couples=True,
             gathers=True,
             address=True,
+            remembers=True,
         )
 
     def bind(self, student: Shapes, teacher: Shapes | None, images: int) -> BoundCRD:

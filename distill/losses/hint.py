@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.losses.contract import Needs, check_same, require_teacher
+from distill.losses.layout import with_plain_gradient
 from distill.losses.pairs import Pairs, grids_of, layers_of, match_size, resolve
 from distill.losses.precision import at_least_float32, student_and_teacher
 from distill.losses.processes import mean_over_processes, world_size
@@ -91,7 +92,8 @@ class BoundHint(nn.Module):
         self.options = options
         self.pairs = [replace(p, projection="1×1 convolution") for p in resolve(options.pairs, student, teacher)]
         self.projections = nn.ModuleList(
-            nn.Conv2d(pair.student_shape[0], pair.teacher_shape[0], kernel_size=1) for pair in self.pairs
+            with_plain_gradient(nn.Conv2d(pair.student_shape[0], pair.teacher_shape[0], kernel_size=1))
+            for pair in self.pairs
         )
 
     def forward(self, student: Outputs, teacher: Outputs | None, labels: Tensor | None) -> Tensor:

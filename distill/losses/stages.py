@@ -21,6 +21,7 @@ from distill.losses.contract import (
     require_teacher,
 )
 from distill.losses.labels import target_class
+from distill.losses.layout import with_plain_gradient
 from distill.losses.pairs import Pair, grid_layer
 from distill.losses.precision import at_least_float32, student_and_teacher
 from distill.losses.schedule import CONSTANT, Schedule
@@ -126,8 +127,10 @@ class BoundOFA(nn.Module):
 def branch(channels: int, width: int, classes: int) -> nn.Sequential:
     """A grid [B, channels, H, W] -> logits [B, classes]."""
     return nn.Sequential(
-        nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1, groups=channels, bias=False),
-        nn.Conv2d(channels, width, kernel_size=1, bias=False),
+        with_plain_gradient(
+            nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1, groups=channels, bias=False)
+        ),
+        with_plain_gradient(nn.Conv2d(channels, width, kernel_size=1, bias=False)),
         nn.GroupNorm(1, width),  # a batch norm would couple the images and differ between processes
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(1),

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.losses.contract import Address, Layer, Needs, check_factors, check_same, require_teacher
+from distill.losses.layout import with_plain_gradient
 from distill.losses.pairs import Pair, Pairs, grids_of, layers_of, match_size, resolve
 from distill.losses.precision import at_least_float32, student_and_teacher
 from distill.losses.schedule import CONSTANT, Schedule
@@ -126,4 +127,6 @@ def _projection(pair: Pair) -> str:
 
 def _project(pair: Pair) -> nn.Module:
     same = pair.student_shape[0] == pair.teacher_shape[0]
-    return nn.Identity() if same else nn.Conv2d(pair.student_shape[0], pair.teacher_shape[0], kernel_size=1)
+    if same:
+        return nn.Identity()
+    return with_plain_gradient(nn.Conv2d(pair.student_shape[0], pair.teacher_shape[0], kernel_size=1))

@@ -162,7 +162,9 @@ def glimpse(plan: Plan) -> list[list[float]]:
     recipe, student = plan.recipe, plan.recipe.student
     size = min(GLIMPSED, plan.layout.batch_size)
     transform = train_transform(recipe.views, recipe.view_size, student.in_chans, student.input_mean, student.input_std)
-    batch = next(batches_at(lambda: [(0, 0)], plan.train, transform, size=size, seed=recipe.seed, workers=0))
+    batch = next(
+        batches_at(lambda: [(0, 0)], plan.layout, plan.train, transform, size=size, seed=recipe.seed, workers=0)
+    )
     views = batch.views
     if recipe.views.mixes:
         views, _ = mix(views, None, recipe.views, 0, seed=recipe.seed, epoch=0, position=0)

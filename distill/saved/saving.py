@@ -196,7 +196,9 @@ def _ask(
     at_once = manifest.made_with["images_at_once"]
     parts = [(s.epoch, s.start + first) for s in own for first in range(0, s.rows, at_once)]
     transform = train_transform(recipe.views, recipe.view_size, student.in_chans, student.input_mean, student.input_std)
-    batches = batches_at(lambda: parts, plan.train, transform, size=at_once, seed=recipe.seed, workers=workers)
+    batches = batches_at(
+        lambda: parts, plan.layout, plan.train, transform, size=at_once, seed=recipe.seed, workers=workers
+    )
     with console.counting("teacher's outputs", sum(shard.rows for shard in own)) as counter, torch.no_grad():
 
         def rows(batch: Batch) -> np.ndarray:

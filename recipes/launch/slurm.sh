@@ -15,6 +15,14 @@
 #SBATCH --signal=B:USR1@600
 set -euo pipefail
 
+# Slurm runs a copy of this script; the job knows where the script itself is, with two_nodes.yaml beside it.
+script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p')
+config=$(dirname "$script")/two_nodes.yaml
+if [ ! -f "$config" ]; then
+    echo "error: two_nodes.yaml is not beside $script; submit recipes/launch/slurm.sh itself" >&2
+    exit 2
+fi
+
 hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 first=${hosts%%$'\n'*}
 port=$((20000 + SLURM_JOB_ID % 20000))
@@ -33,7 +41,7 @@ trap requeue USR1 TERM
 # One launcher a node. SLURM_NODEID is each task's own, so it is left to the task's shell.
 # shellcheck disable=SC2016
 srun --kill-on-bad-exit=1 bash -c 'exec accelerate launch -q \
-    --config_file recipes/launch/two_nodes.yaml \
+    --config_file "$3" \
     --num_machines "$SLURM_NNODES" --num_processes "$((SLURM_NNODES * $2))" --machine_rank "$SLURM_NODEID" \
-    --main_process_ip "$0" --main_process_port "$1" "${@:3}"' "$first" "$port" "$gpus" "$@" &
+    --main_process_ip "$0" --main_process_port "$1" "${@:4}"' "$first" "$port" "$gpus" "$config" "$@" &
 wait $!

@@ -114,6 +114,16 @@ def test_what_is_not_there_or_not_images_is_refused(tmp_path):
         Arrays(path=str(tmp_path / "x.npz")).train()
     with pytest.raises(ValueError, match="there is no folder"):
         Folder(root=str(tmp_path / "none")).train()
+    for name, advice in (
+        ("x.npz", r"data=Arrays\(path="),
+        ("x.tar", r"Shards\(urls="),
+        ("x.jpg", "the folder around it"),
+    ):
+        (tmp_path / name).touch()
+        with pytest.raises(
+            ValueError, match=rf"{name} is a file and --data\.root names a folder of images; .*{advice}"
+        ):
+            Folder(root=str(tmp_path / name)).train()
     with pytest.raises(ValueError, match="holds no class folders with images"):
         Folder(root=str(tmp_path)).train()
     make_folder(tmp_path / "few", {"a": 1, "b": 3})

@@ -2,7 +2,9 @@
 
 import gzip
 import pickle
+import socket
 import struct
+import threading
 
 import numpy as np
 import pytest
@@ -170,6 +172,32 @@ def test_synthetic_images_are_a_function_of_seed_split_and_index():
         train[20]
     with pytest.raises(ValueError, match=r"data\.num_classes is 0; use --data\.num-classes 1 or more"):
         Synthetic(num_classes=0).train()
+
+
+def test_a_hub_that_does_not_answer_is_asked_once_and_the_way_out_is_a_folder(monkeypatch, tmp_path):
+    constants = pytest.importorskip("huggingface_hub.constants")
+    pytest.importorskip("datasets")
+    asked: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                asked.append(1)
+                connection.close()
+
+        threading.Thread(target=refuse, daemon=True).start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        with pytest.raises(
+            ValueError, match=r"the hub does not answer and some/set is not in its cache .* --data\.name"
+        ):
+            HuggingFace(name="some/set").train()
+    assert len(asked) == 1
+    assert constants.HF_HUB_OFFLINE is False
 
 
 def test_synthetic_classes_can_be_told_apart():

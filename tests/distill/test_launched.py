@@ -1,5 +1,6 @@
 """Configurations with divided weights that a recipe does not allow are refused before anything is loaded."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import torch
 from accelerate.utils import DistributedType
 
 from distill import Arrays, preflight
-from distill.launched import check_place, check_plan
+from distill.launched import check_packages, check_place, check_plan, without_gpu
 from distill.script import recipe_of
 from teachers import Teacher
 
@@ -66,6 +67,7 @@ def test_deepspeed_is_told_the_batch_and_may_not_divide_the_student(recipe):
         check_plan(plan, cast(Any, launched(DistributedType.DEEPSPEED, zero_stage=3)))
 
 
+@pytest.mark.usefixtures("nothing_asked")
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
@@ -78,14 +80,59 @@ def test_deepspeed_is_told_the_batch_and_may_not_divide_the_student(recipe):
     ],
 )
 def test_a_launch_that_would_silently_do_something_else_is_refused(monkeypatch, environment, message):
-    for name in ("RANK", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    place: Any = SimpleNamespace(device=torch.device("cpu"), mixed_precision="no", distributed_type=DistributedType.NO)
-    check_place(place)
+    check_place(place())
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=message):
-        check_place(place)
+        check_place(place())
+
+
+def place(kind: DistributedType = DistributedType.NO, processes: int = 1, precision: str = "no") -> Any:
+    """A CPU, as accelerate would say."""
+    return SimpleNamespace(
+        device=torch.device("cpu"), mixed_precision=precision, distributed_type=kind, num_processes=processes
+    )
+
+
+@pytest.fixture
+def nothing_asked(monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ACCELERATE_USE_CPU", "ACCELERATE_USE_DEEPSPEED"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("nothing_asked")
+def test_processes_for_gpus_that_are_not_there_do_not_each_run_alone(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    with pytest.raises(ValueError, match=r"^8 processes were started for GPUs and torch finds none .*/cpu\.yaml$"):
+        check_place(place())
+    check_place(place(DistributedType.MULTI_CPU, processes=8))
+
+
+@pytest.mark.usefixtures("nothing_asked")
+def test_mixed_precision_on_a_cpu_that_nobody_asked_for_is_refused_but_rehearsed(monkeypatch):
+    meant_for_a_gpu = place(precision="bf16")
+    with pytest.raises(ValueError, match=r"bf16 is meant for a GPU and torch finds none .* accelerate launch --cpu"):
+        check_place(meant_for_a_gpu)
+    check_place(meant_for_a_gpu, rehearsal=True)
+    assert (
+        without_gpu(meant_for_a_gpu) == "mixed precision bf16 is meant for a GPU and torch finds none on this machine"
+    )
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    check_place(meant_for_a_gpu)
+    assert without_gpu(meant_for_a_gpu) is None
+
+
+@pytest.mark.usefixtures("nothing_asked")
+def test_deepspeed_without_its_packages_is_a_line(monkeypatch):
+    check_packages()
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setattr("sys.path", [])  # where nothing is installed
+    for name in ("deepspeed", "transformers"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(
+        ValueError, match=r"^DeepSpeed needs deepspeed, transformers; pip install deepspeed transformers,"
+    ):
+        check_packages()
 
 
 def test_what_accelerate_launch_tells_one_process_of_several_on_a_cpu():

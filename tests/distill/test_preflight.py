@@ -133,6 +133,12 @@ def unlabelled(recipe):
         (views(scale=(2.0, 3.0)), "views.scale is (2.0, 3.0)"),
         (views(hflip=2.0), "views.hflip is 2.0; use a probability"),
         (views(mixup=-1.0), "views.mixup is -1.0; use 0 or more"),
+        (views(repeats=0), "views.repeats is 0; use 1 or more"),
+        (views(repeats=5), "views.repeats is 5 but a batch of 8 then shows one image alone; use at most 4"),
+        (
+            lambda r: replace(r, views=Views(repeats=2), losses={**r.losses, "crd": CRD()}),
+            "loss 'crd' remembers each image once a step but views.repeats shows it 2 times; use --views.repeats 1",
+        ),
         (views(crop_pct=0.0), "views.crop_pct is 0.0"),
         (views(img_size=0), "views.img_size is 0"),
         (teacher(fit_images=0), "teacher.fit_images is 0; use 20 or more"),

@@ -9,11 +9,14 @@ import torch
 from accelerate import Accelerator
 
 from distill import Arrays, Folder, Optim, Recipe, Torchvision, Unlabelled, Views, checkpoint, run, sizing
-from distill.estimate import disk_bytes
+from distill.affordable import CPU_FLOPS, affordable
+from distill.console import Console
+from distill.estimate import Measured, disk_bytes, duration, estimates
 from distill.losses import CrossEntropy, Hint, SoftTargets
 from distill.objective import Objective
+from distill.options import RunOptions
 from distill.preflight import Plan, check
-from distill.rehearsal import CPU_FLOPS, affordable
+from distill.rehearsal import rehearse
 from distill.script import recipe_of
 from distill.standin import missing, stand_in
 from students import ViTConfig
@@ -86,20 +89,55 @@ def test_operations_of_known_models(deit_tiny):
     found = sizing.cost(deit_tiny, images=2)
     assert found is not None
     assert found.flops == pytest.approx(3 * 2 * 1.26e9, rel=0.02)
-    assert sizing.teacher_flops(deit_tiny) == pytest.approx(2 * 15.96e9, rel=0.01)
+    teacher = sizing.teacher(deit_tiny)
+    assert teacher.flops == pytest.approx(2 * 15.96e9, rel=0.01)
+    assert teacher.parameters == pytest.approx(83.6e6, rel=1e-3)
 
 
 def test_a_step_too_large_for_a_cpu_is_rehearsed_in_part(deit_tiny):
-    found, part = affordable(deit_tiny, Accelerator())
-    assert found is not None
-    of_one = found.flops + sizing.teacher_flops(deit_tiny)
+    found = affordable(deit_tiny, Accelerator())
+    assert found.cost is not None
+    of_one = found.cost.flops + sizing.teacher(deit_tiny).flops  # 39.6e9
     assert deit_tiny.layout.part == 1024
-    assert part % 2 == 0  # mixing takes pairs
-    assert part * of_one <= CPU_FLOPS < (part + 2) * of_one
+    assert (found.part, found.short_of) == (4, "patience")  # halved until it fits: 1024, 512 … 4
+    assert 4 * of_one <= CPU_FLOPS < 8 * of_one
 
 
 def test_a_step_that_fits_is_rehearsed_whole(tiny_images, tiny_teacher):
-    assert affordable(check(small(tiny_images, tiny_teacher)), Accelerator())[1] == 64
+    found = affordable(check(small(tiny_images, tiny_teacher)), Accelerator())
+    assert (found.part, found.short_of) == (64, "")
+
+
+def test_a_step_that_no_machine_here_takes_is_computed_about(capsys):
+    # A teacher of 1.9 T multiplications and additions an image, as published: two images are more than 4e12 operations.
+    recipe = recipe_of(RECIPES / "imagenet/vit_base.py")
+    with torch.device("meta"):
+        plan = check(stand_in(replace(recipe, teacher=Teacher(name="eva_giant_patch14_560.m30m_ft_in22k_in1k")))[0])
+    rehearse(plan, RunOptions(), Accelerator(), Console(), workers=1)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "so none is taken, and memory is computed from shapes" in said
+    assert "speed not known here: no step was taken on this cpu" in said
+    assert "for 375,300 steps" in said
+    assert "starting the teacher" not in said
+    assert said.endswith("rehearsal: nothing was written")
+
+
+def test_times_are_read_by_people():
+    accelerator = Accelerator()
+    assert duration(75, accelerator) == "1:15"
+    assert duration(3 * 86_400, accelerator) == "3.0 days"
+    assert duration(27_351 * 86_400, accelerator) == "75 years, too long on this cpu,"
+
+
+def test_fitting_the_head_is_estimated_from_the_teachers_rate(tiny_images, tiny_teacher):
+    recipe = small(tiny_images, tiny_teacher)
+    plan = check(replace(recipe, teacher=Teacher(name=str(tiny_teacher), head="fit")))
+    seconds = Measured(
+        startup=1, step=1, loading=0.64, evaluation=1, asking=1.28, part=64, evaluated=64
+    )  # 0.02 s a view for the teacher, 0.01 s for a loader
+    rows = dict(estimates(plan, seconds, Accelerator(), 2, None, 1))
+    # 640 images, plain and in a random view: 1,280 × (0.02 + 0.01 / 2) = 32 s.
+    assert rows["head"] == "about 0:32 for the teacher's features of 2 × 640 views, and then the fit"
 
 
 def test_disk_is_what_a_checkpoint_and_a_student_take(tiny_images, tiny_teacher, tmp_path):

@@ -63,6 +63,17 @@ def test_a_checkpoint_is_believed_only_with_every_checksum(tmp_path):
     assert checkpoint.damage(path) == f"it has no readable {checkpoint.CHECKSUMS}"
 
 
+def test_files_in_folders_of_a_checkpoint_have_checksums_too(tmp_path):
+    path = tmp_path / "step_000000001"
+    (path / "pytorch_model").mkdir(parents=True)  # as DeepSpeed writes them
+    (path / checkpoint.STATE).write_text("{}")
+    (path / "pytorch_model" / "optimizer.pt").write_bytes(b"momenta")
+    checkpoint._seal(path)
+    assert checkpoint.damage(path) is None
+    (path / "pytorch_model" / "optimizer.pt").write_bytes(b"momentum")
+    assert checkpoint.damage(path) == "pytorch_model/optimizer.pt does not match its checksum"
+
+
 def test_a_checksum_file_cannot_point_out_of_its_folder(tmp_path):
     path = whole_checkpoint(tmp_path / "step_000000001")
     (tmp_path / "other").write_bytes(b"weights")

@@ -48,6 +48,44 @@ def test_order_is_a_permutation_that_changes_with_seed_and_epoch():
     assert orders[0] == tuple(order(0, 0, 50))
 
 
+def test_repeats_by_hand():
+    # Six places and three views: two images a batch, a b, then rotated by one each time. Eight places: four images.
+    order_of_epoch = np.array([5, 3, 8, 1, 0, 7, 2, 9])
+    three = Layout(images=8, batch_size=6, epochs=1, repeats=3)
+    assert three.shown(order_of_epoch, 0, 6) == [(5, 0), (3, 0), (3, 1), (5, 1), (5, 2), (3, 2)]
+    two = Layout(images=8, batch_size=4, epochs=1, repeats=2)
+    assert two.shown(order_of_epoch, 4, 4) == [(8, 0), (1, 0), (1, 1), (8, 1)]  # the second batch's
+    assert two.shown(order_of_epoch, 6, 2) == [(1, 1), (8, 1)]  # its second part
+    assert Layout(images=8, batch_size=4, epochs=1).shown(order_of_epoch, 4, 2) == [(0, 0), (7, 0)]
+
+
+@settings(deadline=None)
+@given(repeats=st.integers(2, 5), half=st.integers(5, 40), batch=st.integers(0, 3))
+def test_repeats_show_each_image_about_as_often_and_never_beside_itself(repeats, half, batch):
+    layout = Layout(images=400, batch_size=2 * half, epochs=1, repeats=repeats)
+    shown = layout.shown(np.arange(400), batch * layout.batch_size, layout.batch_size)
+    assert len(set(shown)) == layout.batch_size
+    counts = np.unique([index for index, _ in shown], return_counts=True)[1]
+    assert repeats - 1 <= counts.min() <= counts.max() <= repeats
+    assert all(shown[i][0] != shown[i + 1][0] for i in range(0, layout.batch_size, 2))  # which mixing would mix
+
+
+def test_repeats_are_other_views_of_an_image_wherever_the_batch_is_divided():
+    whole = Layout(images=64, batch_size=16, epochs=1, repeats=2)
+    (first, *_) = train_batches(IMAGES, transform(), whole, seed=3, process=0, start_step=0, workers=0)
+    once = Layout(images=64, batch_size=16, epochs=1)
+    (plain, *_) = train_batches(IMAGES, transform(), once, seed=3, process=0, start_step=0, workers=0)
+    assert torch.equal(first.views[:8], plain.views[:8])  # the first view of each is the one without repeats
+    assert first.index[8:].tolist() == [*first.index[1:8].tolist(), int(first.index[0])]
+    assert not any(torch.equal(a, b) for a, b in zip(first.views[8:], first.views[[*range(1, 8), 0]], strict=True))
+    divided = Layout(images=64, batch_size=16, epochs=1, repeats=2, processes=2)
+    halves = [
+        next(train_batches(IMAGES, transform(), divided, seed=3, process=process, start_step=0, workers=0))
+        for process in (0, 1)
+    ]
+    assert torch.equal(torch.cat([half.views for half in halves]), first.views)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_the_same_however_many_workers_and_wherever_they_start(workers):
     layout = Layout(images=64, batch_size=16, epochs=2)

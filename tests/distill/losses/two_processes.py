@@ -27,7 +27,9 @@ def measure(name: str, rank: int, processes: int, **options: bool) -> dict:
     loss = getattr(losses, name)(**fits.get(name, {}) | options)
     rest = {"class": CrossEntropy(weight=0.1), "token": CrossEntropy(weight=0.1, head="token")}
     module = Objective(STUDENT.build(), {"loss": loss, **rest}, TEACHER, images=IMAGES)
-    wrapped = DistributedDataParallel(module, broadcast_buffers=False) if processes > 1 else module
+    wrapped = DistributedDataParallel(module) if processes > 1 else module
+    if isinstance(wrapped, DistributedDataParallel):
+        wrapped.broadcast_buffers = False
     generator = torch.Generator().manual_seed(0)
     part, terms = BATCH // processes, []
     rows = slice(rank * part, (rank + 1) * part)
