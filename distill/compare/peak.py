@@ -70,10 +70,10 @@ def _on_cuda(forward: Callable[[Tensor], Any], x: Tensor) -> int:
 def _on_cpu(forward: Callable[[Tensor], Any], x: Tensor) -> int:
     from torch.autograd.profiler import profile
 
-    with profile(use_kineto=False, profile_memory=True) as recorded:  # kineto would print lines of its own
+    recorded: Any = profile(use_kineto=False, profile_memory=True)  # kineto would print lines of its own
+    with recorded:
         held = forward(x)  # alive until the record ends
     del held
-    assert recorded.kineto_results is not None
     changes = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
     most = now = 0
     for change in sorted(changes, key=lambda event: event.start_ns()):

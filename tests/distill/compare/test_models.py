@@ -213,6 +213,14 @@ def test_what_is_named_must_be_there_once(make_run, tmp_path):
         read([])
     with pytest.raises(ValueError, match="is no run folder"):
         read([str(tmp_path)])
+    with pytest.raises(ValueError, match=r"there is no model or run 'resnet81'; did you mean resnet\d+[\w., ]* or "):
+        read(["resnet81"])
+    with pytest.raises(ValueError, match=r"'.*/rum'; did you mean .*/run\?"):
+        read([str(tmp_path / "rum")])
+    with pytest.raises(ValueError, match="'zzzzzzzz'; name a run folder such as runs/quickstart, a timm name"):
+        read(["zzzzzzzz"])
+    with pytest.raises(ValueError, match=r"x\.torchscript\.pt is a file of torch's, and loading one can run code"):
+        read(["x.torchscript.pt"])
     (run / "student" / "config.json").unlink()
     with pytest.raises(ValueError, match="has no student yet; run its recipe again to finish it"):
         read([str(run)])
