@@ -54,14 +54,28 @@ class Candidate:
 
 
 def keyed(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates with keys: their names, with a number behind a name that is taken."""
+    """The candidates with keys: their names, of runs and files of one name with the folders that they lie in.
+
+    Where those are the same too, or there are none, with a number behind.
+    """
     taken: set[str] = set()
     named = []
-    for candidate in candidates:
-        key, number = candidate.name, 1
+    for candidate, name in zip(candidates, _told_apart(candidates), strict=True):
+        key, number = name, 1
         while key in taken:
             number += 1
-            key = f"{candidate.name} ({number})"
+            key = f"{name} ({number})"
         taken.add(key)
         named.append(replace(candidate, key=key))
     return named
+
+
+def _told_apart(candidates: Sequence[Candidate]) -> list[str]:
+    places = [Path(candidate.source) for candidate in candidates]
+    names = [candidate.name for candidate in candidates]
+    for parts in range(2, max(len(place.parts) for place in places) + 1):
+        shared = {name for name in names if names.count(name) > 1}
+        for number, (candidate, place) in enumerate(zip(candidates, places, strict=True)):
+            if names[number] in shared and place.name == candidate.name:
+                names[number] = "/".join(place.parts[-parts:])
+    return names

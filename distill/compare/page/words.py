@@ -7,7 +7,8 @@ import re
 
 from markupsafe import Markup, escape
 
-NONE = "–"
+from distill.compare import cells
+from distill.compare.cells import NONE
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -46,10 +47,8 @@ def short(value: float | None) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """0.034, or < 0.001."""
-    if p is None:
-        return NONE
-    return "<\u202f0.001" if p < 0.001 else f"{p:.3f}"
+    """0.034, or < 0.001; a line does not break in it."""
+    return cells.p_value(p).replace(" ", "\u202f")
 
 
 def times(ratio: float) -> str:

@@ -196,6 +196,8 @@ def test_keys_are_unique_and_the_reference_is_found_by_any_name(linear):
     teacher = replace(one, role="teacher", source="hub x")
     models = keyed([one, teacher, replace(one, name="y")])
     assert [model.key for model in models] == ["x", "x (2)", "y"]
+    runs = [replace(one, name="x", source=source) for source in ("runs/a/x", "runs/b/x", "old/b/x", "elsewhere")]
+    assert [model.key for model in keyed(runs)] == ["a/x", "runs/b/x", "old/b/x", "x"]
     assert chosen_reference(models, None) is models[1]
     assert chosen_reference(models, "y") is models[2]
     assert chosen_reference(models, "hub x") is models[1]
