@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -70,7 +71,8 @@ def _on_cuda(forward: Callable[[Tensor], Any], x: Tensor) -> int:
 def _on_cpu(forward: Callable[[Tensor], Any], x: Tensor) -> int:
     from torch.autograd.profiler import profile
 
-    recorded: Any = profile(use_kineto=False, profile_memory=True)  # kineto would print lines of its own
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else it prints lines of its own, read by it at its first use
+    recorded: Any = profile(use_kineto=False, profile_memory=True)
     with recorded:
         held = forward(x)  # alive until the record ends
     del held

@@ -75,6 +75,7 @@ def _context(report: Mapping[str, Any], pictures: Pictures) -> dict[str, Any]:
         "called": lambda at: _called(report, at),
         "points": words.points,
         "breakable": words.breakable,
+        "softly": words.softly,
         "swatch": svg.swatch,
         "series_count": svg.SERIES,
         "style": Markup((HERE / "page.css").read_text(encoding="utf-8")),

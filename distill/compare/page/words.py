@@ -31,7 +31,7 @@ def count(number: float | None, unit: str = "") -> str:
     if number is None:
         return NONE
     for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if (number >= size * 0.1 and size > 1e3) or number >= size:
+        if (number >= size * 0.1 and name == "M") or number >= size:
             return f"{number / size:,.2f}\u202f{name}{unit}"
     return f"{number:,.0f}{chr(0x202F) + unit if unit else ''}"
 
@@ -64,3 +64,8 @@ def listed(words: list[str]) -> str:
 def breakable(name: str) -> Markup:
     """The name, escaped, with places where a line may break behind _ - / . and :"""
     return Markup(re.sub(r"(?<=\w)([_/.:-])(?=\w)", r"\1<wbr>", str(escape(name))))
+
+
+def softly(text: str) -> Markup:
+    """The sentence, escaped, with places where a line may break behind the _ of a name."""
+    return Markup(str(escape(text)).replace("_", "_<wbr>"))

@@ -102,6 +102,8 @@ def test_models_of_no_run_are_ranked(report):
     assert headline(report | {"models": models}) == "big is right most often of 3 models: on 90.0\u202f% of the images"
     tied = [model | {"top1": 0.9} if model["key"] == "small" else model for model in models]
     assert headline(report | {"models": tied}).startswith("big and small are right most often of 3 models")
+    equal = [model | {"top1": 0.9} for model in models]
+    assert headline(report | {"models": equal}) == "All 3 models are right on 90.0\u202f% of the images"
 
 
 def test_names_are_text_everywhere(report_of, squares, eyes):
