@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ def _check(word: str) -> None:
 def load(named: Named, accelerator: Accelerator, console: Console, *, onnx: OnnxInput, fast: bool) -> list[Candidate]:
     """The teachers of the runs, each once and first, then the models in the order in which they were named."""
     teachers: dict[str, Candidate] = {}
-    models = []
+    models: list[Candidate] = []
     for word in named.words:
         folder = Path(word)
         if folder in named.runs:
@@ -97,6 +97,7 @@ def load(named: Named, accelerator: Accelerator, console: Console, *, onnx: Onnx
         else:
             with console.rich.status("loading " + word.replace("[", r"\[")):
                 models.append(timm_candidate(word, accelerator, fast=fast))
+        models[-1] = replace(models[-1], asked=word)
     return keyed([*teachers.values(), *models])
 
 

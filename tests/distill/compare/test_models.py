@@ -198,9 +198,13 @@ def test_keys_are_unique_and_the_reference_is_found_by_any_name(linear):
     assert [model.key for model in models] == ["x", "x (2)", "y"]
     runs = [replace(one, name="x", source=source) for source in ("runs/a/x", "runs/b/x", "old/b/x", "elsewhere")]
     assert [model.key for model in keyed(runs)] == ["a/x", "runs/b/x", "old/b/x", "x"]
+    folders = [replace(one, name="x/student", asked=f"{place}/x/student", source="folder") for place in ("a", "b")]
+    assert [model.key for model in keyed(folders)] == ["a/x/student", "b/x/student"]
     assert chosen_reference(models, None) is models[1]
     assert chosen_reference(models, "y") is models[2]
     assert chosen_reference(models, "hub x") is models[1]
+    asked = [replace(models[0], asked="runs/x/student"), *models[1:]]
+    assert chosen_reference(asked, "runs/x/student/") is asked[0]
     assert chosen_reference(models[:1], None) is None
     assert chosen_reference([models[0], models[2]], None) is models[0]
     with pytest.raises(ValueError, match=r"--against z is none of the models compared; use one of 'x', 'x \(2\)', 'y'"):
