@@ -300,7 +300,7 @@ def _distil(
     if saved:
         console.say(f"the teacher was not loaded; python -m distill compare {out} measures it too")
     console.say(f"student: {out / 'student'}   report: {out / 'report.html'}")
-    console.say(f"took {clock(time.perf_counter() - began)}{peak_memory()}")
+    console.say(f"took {clock(time.perf_counter() - began)}{peak_memory(loaders=workers > 0)}")
 
 
 def _accelerator(options: RunOptions, out: Path) -> Accelerator:

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill import preparation
+from distill.nearest import no_model
 from distill.preparation import Preparation
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+TAKES = "a run folder such as runs/quickstart, a student's or a timm folder, or an .onnx file"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,8 @@ def open_model(place: Path, device: torch.device) -> Opened:
 
 
 def _folder(place: Path, device: torch.device) -> Opened:
+    if not place.is_dir():
+        raise no_model(str(place), TAKES)
     folder = student_folder(place)
     told = preparation.of_folder(folder)
     if "student" in preparation.read_config(folder):

@@ -92,14 +92,16 @@ def _batch(plan: Plan) -> str:
     return f"{layout.batch_size} images" + (f" = {' × '.join([*parts, str(layout.part)])}" if parts else "")
 
 
-def peak_memory() -> str:
-    """The most memory that this process and its largest loader held, in a phrase; empty on Windows.
+def peak_memory(*, loaders: bool) -> str:
+    """The most memory that this process and, with `loaders`, the largest of them held, in a phrase; empty on Windows.
 
     Pages that the two share are counted in both, so their sum is more than the run held.
     """
     own, loader = peak_bytes(), peak_bytes(loaders=True)
     if not own:
         return ""
+    if not loaders:
+        return f", with at most {own / 2**30:.1f} GiB of memory"
     return f", with at most {own / 2**30:.1f} GiB of memory and {loader / 2**30:.1f} GiB in a loader, partly shared"
 
 

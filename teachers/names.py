@@ -16,25 +16,32 @@ def to_timm(name: str) -> str:
     kind, _, place = name.partition(":")
     if kind == "hf-hub" and place:
         return name
-    tagged = set(timm.list_models(include_tags=True)) | set(timm.list_models())
-    if name in tagged:
+    if name in _known():
         return name
     if kind == "local-dir" or Path(name).is_dir():
         folder = Path(place if kind == "local-dir" else name)
         if not (folder / "config.json").is_file():
             found = "has no config.json" if folder.is_dir() else "does not exist"
             raise ValueError(
-                f"teacher folder {folder} {found}; give a folder with config.json and model.safetensors, "
+                f"model folder {folder} {found}; give a folder with config.json and model.safetensors, "
                 "as a run's student/ or timm's save_for_hf"
             )
         return f"local-dir:{folder}"
-    architecture, _, tag = name.partition(".")
-    if not tag and timm.is_model(name):  # an old name that timm still understands
+    if "." not in name and timm.is_model(name):  # an old name that timm still understands
         return name
-    if timm.is_model(architecture):
-        tags = sorted(known for known in tagged if known.startswith(f"{architecture}."))
-        near = difflib.get_close_matches(name, tags, n=3, cutoff=0)
-    else:
-        near = difflib.get_close_matches(name, sorted(tagged), n=3)
+    near = nearest(name)
     advice = f"did you mean {' or '.join(sorted(near))}?" if near else "timm.list_models(pretrained=True) names them"
     raise ValueError(f"there is no teacher '{name}' in timm {timm.__version__}, nor a folder of that name; {advice}")
+
+
+def nearest(name: str) -> list[str]:
+    """At most three names that timm has, like one that it has not: of an architecture that it has, its weights."""
+    architecture = name.partition(".")[0]
+    if timm.is_model(architecture):
+        tags = sorted(known for known in _known() if known.startswith(f"{architecture}."))
+        return difflib.get_close_matches(name, tags, n=3, cutoff=0)
+    return difflib.get_close_matches(name, sorted(_known()), n=3)
+
+
+def _known() -> set[str]:
+    return set(timm.list_models(include_tags=True)) | set(timm.list_models())

@@ -179,7 +179,7 @@ def _skeleton(teacher: Teacher, timm_name: str, arguments: dict[str, Any]) -> An
             return timm.create_model(timm_name, **arguments).eval().to("meta")
     except Exception as error:  # a folder's or a hub's config.json may ask for anything
         asked = f" with img_size {teacher.img_size}" if "img_size" in arguments else ""
-        raise ValueError(f"teacher '{teacher.name}' cannot be built{asked}: {_line(error)}") from error
+        raise ValueError(f"model '{teacher.name}' cannot be built{asked}: {_line(error)}") from error
 
 
 def _own_classes(state: dict[str, Tensor], cfg: dict[str, Any]) -> dict[str, Any]:

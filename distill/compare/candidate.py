@@ -28,6 +28,7 @@ class Candidate:
     it hands out none. layers: those at a quarter, half, three quarters and all of its depth.
     names: of its own classes in order, () where unknown; also_called: names -> indices, the most exact first.
     among: the logit of `forward` for each class that is compared; (): they are the same.
+    asked: the word it was named by, "" for what came along.
     run: its run folder; taught_by: what names its teacher among the candidates, and a teacher as such.
     """
 
@@ -35,6 +36,7 @@ class Candidate:
     role: Role
     name: str
     source: str
+    asked: str = ""
     run: str | None = None
     taught_by: str | None = None
     params: int
@@ -54,14 +56,29 @@ class Candidate:
 
 
 def keyed(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates with keys: their names, with a number behind a name that is taken."""
+    """The candidates with keys: their names, of runs and files of one name with the folders that they lie in.
+
+    Where those are the same too, or there are none, with a number behind.
+    """
     taken: set[str] = set()
     named = []
-    for candidate in candidates:
-        key, number = candidate.name, 1
+    for candidate, name in zip(candidates, _told_apart(candidates), strict=True):
+        key, number = name, 1
         while key in taken:
             number += 1
-            key = f"{candidate.name} ({number})"
+            key = f"{name} ({number})"
         taken.add(key)
         named.append(replace(candidate, key=key))
     return named
+
+
+def _told_apart(candidates: Sequence[Candidate]) -> list[str]:
+    places = [Path(candidate.asked or candidate.source) for candidate in candidates]
+    names = [candidate.name for candidate in candidates]
+    for parts in range(2, max(len(place.parts) for place in places) + 1):
+        shared = {name for name in names if names.count(name) > 1}
+        for number, (candidate, place) in enumerate(zip(candidates, places, strict=True)):
+            own = Path(candidate.name).parts
+            if names[number] in shared and place.parts[-len(own) :] == own:
+                names[number] = "/".join(place.parts[-parts:])
+    return names

@@ -91,7 +91,7 @@ def finish(comparison: Comparison, report: dict[str, Any], out: Path) -> None:
     from distill import folder
     from distill.compare.markdown import markdown
     from distill.compare.page import write_compared
-    from distill.compare.report import closing_lines, tables
+    from distill.compare.report import closing_lines, left_out, tables
 
     if comparison.accelerator.is_main_process:
         write_compared(comparison, report, out)
@@ -100,5 +100,7 @@ def finish(comparison: Comparison, report: dict[str, Any], out: Path) -> None:
     console = comparison.console
     for table in tables(report, console.rich.width):
         console.show(table)
+    if missing := left_out(report, console.rich.width):
+        console.say(f"no room in this window for {', '.join(missing)}: see {out / 'report.md'}")
     for line in closing_lines(report):
         console.say(line)

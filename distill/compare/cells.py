@@ -22,12 +22,9 @@ def number(value: float | None, digits: int = 3) -> str:
     return NONE if value is None else f"{value:.{digits}f}"
 
 
-def probability(row: Row) -> str:
-    """McNemar's p-value, as one reads it."""
-    test = row["mcnemar"]
-    if test is None:
-        return NONE
-    return "<0.0001" if test["p"] < 1e-4 else f"{test['p']:.4f}" if test["p"] < 0.01 else f"{test['p']:.2f}"
+def p_value(p: float | None) -> str:
+    """0.034, or < 0.001."""
+    return NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _inside(row: Row, *path: str) -> Any:
@@ -66,7 +63,7 @@ ACCURACY: dict[str, Column] = {
     "model": lambda row: row["key"],
     "top-1 %": lambda row: share(row["top1"], row["top1_interval"]),
     "top-5 %": lambda row: share(row["top5"], row["top5_interval"]),
-    "p": probability,
+    "p": lambda row: p_value(_inside(row, "mcnemar", "p")),
     "agrees %": lambda row: share(row["agreement"]),
     "KL": lambda row: number(row["kl"]),
     "ranks": lambda row: number(_inside(row, "fidelity", "rank_correlation"), 2),

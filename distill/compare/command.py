@@ -73,7 +73,8 @@ def chosen_reference(candidates: Sequence[Candidate], against: str | None) -> An
     """The candidate that the others are compared with; None where there is one only. ValueError if there is none."""
     if against is not None:
         for candidate in candidates:
-            if against in (candidate.key, candidate.name, candidate.source, candidate.run):
+            names = (candidate.key, candidate.asked, candidate.name, candidate.source, candidate.run)
+            if against in names or str(Path(against)) in names:  # a folder's name may end in /
                 return candidate
         known = ", ".join(repr(candidate.key) for candidate in candidates)
         raise ValueError(f"--against {against} is none of the models compared; use one of {known}")

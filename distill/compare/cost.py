@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distill.compare.candidate import Candidate
+from distill.compare.peak import peak_bytes, peak_bytes_of_onnx
 
 ROUNDS = 5
 FEWEST_ROUNDS = 3
@@ -30,7 +31,7 @@ def costs(candidates: Sequence[Candidate], device: torch.device, said: Callable[
     began = time.perf_counter()
     inputs = [{size: _input(candidate, size, device) for size in (1, THROUGHPUT_BATCH)} for candidate in candidates]
     seconds: list[dict[int, list[float]]] = [{1: [], THROUGHPUT_BATCH: []} for _ in candidates]
-    peaks = [_peak_bytes(c.forward, x[THROUGHPUT_BATCH], device) for c, x in zip(candidates, inputs, strict=True)]
+    peaks = [_peak_bytes(c, x[THROUGHPUT_BATCH]) for c, x in zip(candidates, inputs, strict=True)]
     repeats = [
         {size: _repeats(candidate.forward, x, device) for size, x in by_size.items()}
         for candidate, by_size in zip(candidates, inputs, strict=True)
@@ -68,7 +69,7 @@ def macs(candidate: Candidate, x: Tensor) -> int | None:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    if candidate.file is not None and candidate.file.suffix == ".onnx":
+    if _is_onnx(candidate):
         return None
     counter = FlopCounterMode(display=False)
     # Attention as plain matrix products, which the counter knows on every device.
@@ -109,17 +110,15 @@ def _wait(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def _peak_bytes(forward: Callable[[Tensor], Any], x: Tensor, device: torch.device) -> int | None:
-    """The most that a forward allocates beside weights and input; None where no allocator says it."""
-    if device.type != "cuda" or x.device.type != "cuda":
-        return None
-    forward(x)
-    _wait(device)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    forward(x)
-    _wait(device)
-    return torch.cuda.max_memory_allocated(device) - before
+def _peak_bytes(candidate: Candidate, x: Tensor) -> int | None:
+    if _is_onnx(candidate):
+        assert candidate.file is not None
+        return peak_bytes_of_onnx(candidate.file, tuple(x.shape))
+    return peak_bytes(candidate.forward, x)
+
+
+def _is_onnx(candidate: Candidate) -> bool:
+    return candidate.file is not None and candidate.file.suffix == ".onnx"
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

@@ -49,7 +49,7 @@ def student_candidate(
 
     return Candidate(
         role="baseline" if baseline else "student",
-        name=folder.name,
+        name=folder.absolute().name,
         source=str(folder),
         run=str(folder),
         taught_by=None if baseline else taught_by,

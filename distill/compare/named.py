@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,15 @@ from distill.compare.options import OnnxInput
 from distill.compare.terms import of_views
 from distill.console import Console
 from distill.folder import read_recipe
+from distill.nearest import no_model
 from distill.recipe import Recipe, to_json, without_runtime
 from distill.teaching import kept_head, make_teacher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+TAKES = "a run folder such as runs/quickstart, a timm name such as resnet18.a1_in1k, a timm folder or an ONNX file"
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Named:
 def read(words: Sequence[str]) -> Named:
     """ValueError for a folder that is nothing that can be measured, a run without a student, or a word named twice."""
     if not words:
-        raise ValueError("nothing was named; name a run folder such as runs/quickstart, a timm name or an ONNX file")
+        raise ValueError(f"nothing was named; name {TAKES}")
     seen: set[str] = set()
     runs = {}
     for word in words:
@@ -54,6 +58,8 @@ def read(words: Sequence[str]) -> Named:
         if (place := str(path.resolve()) if path.exists() else word) in seen:
             raise ValueError(f"{word} is named twice; name each model once")
         seen.add(place)
+        if not path.is_dir():
+            _check(word)
         if not path.is_dir() or (path / "config.json").is_file():
             continue
         runs[path] = read_recipe(path)
@@ -62,10 +68,22 @@ def read(words: Sequence[str]) -> Named:
     return Named(tuple(words), runs)
 
 
+def _check(word: str) -> None:
+    """ValueError for a word that is no folder, and neither an ONNX file nor a name that timm knows."""
+    if Path(word).suffix == ".onnx" or word.startswith(("hf-hub:", "local-dir:")):
+        return
+    from teachers.names import nearest, to_timm
+
+    try:
+        to_timm(word)
+    except ValueError:
+        raise no_model(word, TAKES, nearest(word)) from None
+
+
 def load(named: Named, accelerator: Accelerator, console: Console, *, onnx: OnnxInput, fast: bool) -> list[Candidate]:
     """The teachers of the runs, each once and first, then the models in the order in which they were named."""
     teachers: dict[str, Candidate] = {}
-    models = []
+    models: list[Candidate] = []
     for word in named.words:
         folder = Path(word)
         if folder in named.runs:
@@ -79,6 +97,7 @@ def load(named: Named, accelerator: Accelerator, console: Console, *, onnx: Onnx
         else:
             with console.rich.status("loading " + word.replace("[", r"\[")):
                 models.append(timm_candidate(word, accelerator, fast=fast))
+        models[-1] = replace(models[-1], asked=word)
     return keyed([*teachers.values(), *models])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from distill.compare.cells import ACCURACY, CALIBRATION, COST, Column, Row, robustness
+from distill.compare.cells import ACCURACY, CALIBRATION, COST, NONE, Column, Row, robustness
 
 WIDE = 100
 """Columns of a window that holds whole tables; a narrower one shows fewer columns."""
@@ -38,6 +38,23 @@ def tables(report: Mapping[str, Any], width: int) -> list[Table]:
         else:  # a row for each corruption, so that names of models are what must fit
             shown.append(_turned(title, every, rows))
     return shown
+
+
+def left_out(report: Mapping[str, Any], width: int) -> list[str]:
+    """The columns with figures that `tables` leaves out of a window of that many columns."""
+    if width >= WIDE:
+        return []
+    every = (
+        (ACCURACY, NARROW, "key"),
+        (CALIBRATION, NARROW_CALIBRATION, "calibration"),
+        (COST, NARROW_COST, "cost"),
+    )
+    return [
+        name
+        for columns, shown, of in every
+        for name, cell in columns.items()
+        if name not in shown and any(row[of] and cell(row) != NONE for row in report["models"])
+    ]
 
 
 def closing_lines(report: Mapping[str, Any]) -> list[str]:

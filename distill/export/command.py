@@ -99,8 +99,12 @@ class Export:
             if getattr(self, field.name) != field.default and self.to not in formats:
                 option = f"--{field.name.replace('_', '-')}"
                 raise ValueError(f"{option} is for --to {' or '.join(formats)}, not {self.to}; leave it out")
-        if (self.license_name or self.license_link) and self.license != "other":
-            raise ValueError(f"a licence's name and link are for --license other, not {self.license}; leave them out")
+        if self.license is not None:
+            from distill.export import licenses
+
+            licenses.check(self.license, self.license_name, self.license_link)
+        elif self.license_name or self.license_link:
+            raise ValueError("a licence's name and link are for --license other, which is not given; add it")
 
     def _onnx(self, source: Source, out: Path, console: Console) -> None:
         if out.is_dir() or out.suffix != ".onnx":

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import students
 from distill import preparation
+from distill.nearest import no_model
 from distill.opened import student_folder
 from distill.preparation import Preparation
 from students import ViT
@@ -52,8 +53,8 @@ class Source:
 
 def open_source(place: Path) -> Source:
     """The student of a run folder, or in a folder of its own. ValueError if there is none."""
-    if not place.exists():
-        raise ValueError(f"there is no folder {place}; name a run folder such as runs/quickstart, or a student's")
+    if not place.is_dir():
+        raise no_model(str(place), "a run folder such as runs/quickstart, or a student's")
     folder = student_folder(place)
     inside = folder.name == "student" and (folder.resolve().parent / "recipe.json").is_file()
     run = folder.resolve().parent if inside else None

@@ -230,7 +230,11 @@ def test_what_cannot_answer_is_one_line(tmp_path, student, photos):
         ("four", "takes 4 channels but images have 1 or 3"),
         ("unfinished", "has no student yet"),
         ("photos", "holds no model"),
-        ("absent", "holds no model"),
+        ("absent", "there is no model or run '.*absent'; name a run folder"),
+        ("headles", "there is no model or run '.*headles'; did you mean .*headless\\?"),
+        ("a.torchscript.pt", "a.torchscript.pt is a file of torch's, and loading one can run code"),
+        ("headless/model.safetensors", "holds weights alone; name the folder"),
+        ("headless/README.md", "there is no model or run"),
     ):
         with pytest.raises(ValueError, match=says):
             open_model(tmp_path / place, CPU)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 EACH_END = 20
@@ -28,7 +28,7 @@ class Class:
 class Classes:
     """A model's classes from the most lost to the most won; `left_out` of them between `worst` and `best`.
 
-    lost, won: how far the bars reach either way, at least 0.01 together.
+    lost, won: how far the bars of all models reach either way, at least 0.01 together.
     """
 
     number: int
@@ -61,7 +61,9 @@ def per_class(report: Mapping[str, Any]) -> list[Classes]:
         ]
         if rows:
             found.append(_cut(number, sorted(rows, key=lambda row: (row.difference, row.name))))
-    return found
+    # One scale for all, so that a bar of one model can be held against a bar of another.
+    lost, won = (max((getattr(each, way) for each in found), default=0) for way in ("lost", "won"))
+    return [replace(each, lost=lost, won=won) for each in found]
 
 
 def _cut(number: int, rows: list[Class]) -> Classes:

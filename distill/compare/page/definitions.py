@@ -54,9 +54,10 @@ DEFINITIONS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     ),
     (
         ("cost",),
-        "MACs, latency, throughput",
+        "MACs, ms, images/s, memory",
         "Multiply-accumulates of one image; milliseconds for one image; images a second in batches of 64. Models are "
-        "timed in turns; the figure is the median of the rounds, under it their range.",
+        "timed in turns; the figure is the median of the rounds, under it their range. Memory: what such a batch holds "
+        "at most, beside weights and input.",
     ),
     (
         ("robustness",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from distill.compare.page import classes, definitions, heat, outcome, plots, svg
 from distill.compare.page.pictures import Pictures, shown
 
 HERE = Path(__file__).parent
+ON_PAPER = 5
+"""Models side by side on paper; further ones have a table of their own."""
 
 
 def write(out: Path, report: Mapping[str, Any], pictures: Pictures | None = None) -> None:
@@ -35,6 +37,7 @@ def render(report: Mapping[str, Any], pictures: Pictures | None = None) -> str:
 
 
 def _context(report: Mapping[str, Any], pictures: Pictures) -> dict[str, Any]:
+    report = {**report, "models": _told_apart(report["models"])}
     models = report["models"]
     reference = next((n for n, model in enumerate(models) if model["key"] == report.get("reference")), None)
     cards = shown(report)
@@ -61,6 +64,7 @@ def _context(report: Mapping[str, Any], pictures: Pictures) -> dict[str, Any]:
         "headline": outcome.headline(report),
         "facts": outcome.facts(report),
         "columns": table.columns(report),
+        "on_paper": ON_PAPER,
         **_forests(models),
         "loss_series": list(dict.fromkeys(n for plot in parts["losses"] for n in plot.series)),
         "how_accuracy": _how_accuracy(parts),
@@ -71,12 +75,19 @@ def _context(report: Mapping[str, Any], pictures: Pictures) -> dict[str, Any]:
         "called": lambda at: _called(report, at),
         "points": words.points,
         "breakable": words.breakable,
+        "softly": words.softly,
         "swatch": svg.swatch,
         "series_count": svg.SERIES,
         "style": Markup((HERE / "page.css").read_text(encoding="utf-8")),
         "script": Markup(script),
         "policy": _policy(script),
     }
+
+
+def _told_apart(models: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The models, those that share a name called by their keys, which tell them apart."""
+    names = [model["name"] for model in models]
+    return [{**model, "name": model["key"]} if names.count(model["name"]) > 1 else model for model in models]
 
 
 def _policy(script: str) -> str:

@@ -106,5 +106,8 @@ _COLUMNS: dict[str, tuple[str, Callable[[Model], Cell]]] = {
     "file": ("Size of its weights on disk", _at("cost", "file_bytes", show=lambda size: count(size, "B"))),
     "ms": ("Latency of one image in milliseconds: median, and range over rounds", _ranged("cost", "latency_ms")),
     "images/s": ("Throughput in batches of 64: median, and range over rounds", _ranged("cost", "throughput")),
-    "memory": ("Peak memory of the forward pass", _at("cost", "peak_bytes", show=lambda size: count(size, "B"))),
+    "memory": (
+        "The most memory that a forward of 64 images holds, beside weights and input",
+        _at("cost", "peak_bytes", show=lambda size: count(size, "B")),
+    ),
 }

@@ -7,7 +7,8 @@ import re
 
 from markupsafe import Markup, escape
 
-NONE = "–"
+from distill.compare import cells
+from distill.compare.cells import NONE
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -30,7 +31,7 @@ def count(number: float | None, unit: str = "") -> str:
     if number is None:
         return NONE
     for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if (number >= size * 0.1 and size > 1e3) or number >= size:
+        if (number >= size * 0.1 and name == "M") or number >= size:
             return f"{number / size:,.2f}\u202f{name}{unit}"
     return f"{number:,.0f}{chr(0x202F) + unit if unit else ''}"
 
@@ -46,10 +47,8 @@ def short(value: float | None) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """0.034, or < 0.001."""
-    if p is None:
-        return NONE
-    return "<\u202f0.001" if p < 0.001 else f"{p:.3f}"
+    """0.034, or < 0.001; a line does not break in it."""
+    return cells.p_value(p).replace(" ", "\u202f")
 
 
 def times(ratio: float) -> str:
@@ -65,3 +64,8 @@ def listed(words: list[str]) -> str:
 def breakable(name: str) -> Markup:
     """The name, escaped, with places where a line may break behind _ - / . and :"""
     return Markup(re.sub(r"(?<=\w)([_/.:-])(?=\w)", r"\1<wbr>", str(escape(name))))
+
+
+def softly(text: str) -> Markup:
+    """The sentence, escaped, with places where a line may break behind the _ of a name."""
+    return Markup(str(escape(text)).replace("_", "_<wbr>"))

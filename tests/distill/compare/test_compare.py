@@ -152,11 +152,13 @@ def test_cost_is_measured_of_every_model(make_run, make_onnx, tmp_path):
     for cost in (student, onnx):
         for times in (cost["latency_ms"], cost["throughput"]):
             assert 0 < times["low"] <= times["median"] <= times["high"]
-        assert (cost["threads"], cost["device"], cost["peak_bytes"]) == (1, "cpu", None)
+        assert (cost["threads"], cost["device"]) == (1, "cpu")
         assert 3 <= cost["rounds"] <= 5
     assert student["file_bytes"] == (run / "student" / "model.safetensors").stat().st_size
     assert onnx["file_bytes"] == file.stat().st_size
     assert (student["macs"] > 10_000, onnx["macs"]) == (True, None)
+    assert student["peak_bytes"] > 2 * 64 * 17 * 4 * 16 * 4  # before and behind the GELU, of 17 tokens of 4 × 16
+    assert onnx["peak_bytes"] >= 0
 
 
 def test_one_model_alone_has_nothing_to_be_compared_with(make_run, tmp_path):

@@ -196,9 +196,15 @@ def test_keys_are_unique_and_the_reference_is_found_by_any_name(linear):
     teacher = replace(one, role="teacher", source="hub x")
     models = keyed([one, teacher, replace(one, name="y")])
     assert [model.key for model in models] == ["x", "x (2)", "y"]
+    runs = [replace(one, name="x", source=source) for source in ("runs/a/x", "runs/b/x", "old/b/x", "elsewhere")]
+    assert [model.key for model in keyed(runs)] == ["a/x", "runs/b/x", "old/b/x", "x"]
+    folders = [replace(one, name="x/student", asked=f"{place}/x/student", source="folder") for place in ("a", "b")]
+    assert [model.key for model in keyed(folders)] == ["a/x/student", "b/x/student"]
     assert chosen_reference(models, None) is models[1]
     assert chosen_reference(models, "y") is models[2]
     assert chosen_reference(models, "hub x") is models[1]
+    asked = [replace(models[0], asked="runs/x/student"), *models[1:]]
+    assert chosen_reference(asked, "runs/x/student/") is asked[0]
     assert chosen_reference(models[:1], None) is None
     assert chosen_reference([models[0], models[2]], None) is models[0]
     with pytest.raises(ValueError, match=r"--against z is none of the models compared; use one of 'x', 'x \(2\)', 'y'"):
@@ -213,6 +219,14 @@ def test_what_is_named_must_be_there_once(make_run, tmp_path):
         read([])
     with pytest.raises(ValueError, match="is no run folder"):
         read([str(tmp_path)])
+    with pytest.raises(ValueError, match=r"there is no model or run 'resnet81'; did you mean resnet\d+[\w., ]* or "):
+        read(["resnet81"])
+    with pytest.raises(ValueError, match=r"'.*/rum'; did you mean .*/run\?"):
+        read([str(tmp_path / "rum")])
+    with pytest.raises(ValueError, match="'zzzzzzzz'; name a run folder such as runs/quickstart, a timm name"):
+        read(["zzzzzzzz"])
+    with pytest.raises(ValueError, match=r"x\.torchscript\.pt is a file of torch's, and loading one can run code"):
+        read(["x.torchscript.pt"])
     (run / "student" / "config.json").unlink()
     with pytest.raises(ValueError, match="has no student yet; run its recipe again to finish it"):
         read([str(run)])

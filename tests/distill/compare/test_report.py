@@ -8,7 +8,7 @@ from rich.console import Console
 
 from distill.checkpoint import latest_step
 from distill.compare.markdown import markdown, text
-from distill.compare.report import closing_lines, tables
+from distill.compare.report import closing_lines, left_out, tables
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def test_markdown_by_hand():
     page = markdown(report(TEACHER, STUDENT, ALONE))
     assert r"On the same 400 images of my\_&lt;data&gt;." in page
     assert r"| teacher | big\|&lt;b&gt; | 90.00 [85.0, 93.0] | – | – | – | – | – | – | 100.00 | 4.65 M |" in page
-    student = r"| student | small \[/\] | 81.00 [77.0, 84.5] | 99.00 [97.0, 100.0] | 0.0012 | 80.00 | 0.250 | 0.50 "
+    student = r"| student | small \[/\] | 81.00 [77.0, 84.5] | 99.00 [97.0, 100.0] | 0.001 | 80.00 | 0.250 | 0.50 "
     assert student + "| 0.75 | 90.00 | 0.68 M |" in page
     assert r"small \[/\] is +6.0 points of top-1 from alone" in page
     assert r"| big\|&lt;b&gt; | 0.250 | 0.125 | 6.25 | 1.50 | 0.250 | 0.125 | 6.25 |" in page
@@ -83,7 +83,15 @@ def test_tables_fit_the_window_and_show_names_as_they_are(width):
     assert "small [/]" in shown
     assert "81.00" in shown
     assert "28.00" in shown
-    assert ("0.0012" in shown) == (width == 120)
+    assert ("99.00" in shown) == (width == 120)
+
+
+def test_a_narrow_window_says_what_it_leaves_out():
+    whole = report(TEACHER, STUDENT, ALONE)
+    assert left_out(whole, 120) == []
+    expected = ["top-5 %", "p", "KL", "ranks", "CKA", "params", "Brier", "NLL at T", "Brier at T", "size", "file"]
+    assert left_out(whole, 60) == expected  # and no memory, which none was measured of
+    assert left_out(report(row(key="x", role="model", name="x", params=1)), 60) == ["params"]
 
 
 def test_what_was_not_measured_is_left_out():

@@ -216,6 +216,11 @@ def test_the_card_of_many_classes_stays_short_and_none_have_no_list(source):
         ({"to": "onnx", "license": "mit"}, "--license is for --to hub, not onnx"),
         ({"to": "hub", "normalize": True}, "--normalize is for --to onnx or torchscript or pt2, not hub"),
         ({"to": "hub", "license": "mit", "license_name": "x"}, "are for --license other, not mit"),
+        ({"to": "hub", "license_link": "x"}, "are for --license other, which is not given"),
+        ({"to": "hub", "license": "other"}, "--license other has no name; give --license-name NAME"),
+        ({"to": "hub", "license": "Apache2.0"}, r"is none that the hub knows; did you mean apache-2.0"),
+        ({"to": "hub", "license": "cc-by-4"}, r"did you mean cc-by-4.0 or "),
+        ({"to": "hub", "license": "zzz"}, r"knows; for any other use --license other --license-name NAME"),
     ],
 )
 def test_an_option_of_another_format_is_an_error_and_not_ignored(run, options, says):

@@ -130,11 +130,46 @@ def test_it_is_dark_in_a_dark_room_and_light_on_paper(browser, page):
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
+def test_on_paper_the_table_is_as_large_as_the_text_and_fits(browser, page):
+    show(browser, page, width=703)  # A4 without its margins
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    found = browser.execute_script(
+        "const paper = document.querySelector('.paper'), small = [...paper.querySelectorAll('small')];"
+        "return {wide: document.documentElement.scrollWidth, table: paper.scrollWidth,"
+        " size: parseFloat(getComputedStyle(paper).fontSize), rows: paper.tBodies[0].rows.length,"
+        " small: Math.min(...small.map(e => parseFloat(getComputedStyle(e).fontSize))),"
+        " columns: document.querySelectorAll('#table thead button').length,"
+        " hidden: getComputedStyle(document.getElementById('table')).display}"
+    )
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert found["wide"] <= 703
+    assert found["table"] <= 703
+    assert (found["hidden"], found["rows"]) == ("none", found["columns"] - 1)  # all figures but the model's name
+    assert found["size"] >= 12  # CSS pixels: 9 points
+    assert found["small"] >= 10
+
+
+def test_no_name_is_cut_off(browser, report_of, pictures, tmp_path):
+    report = report_of(names=[f"a class with a rather long name {c}" for c in range(10)])
+    for model in report["models"]:
+        model["name"] = f"a_model.with_a_name/that_does_not_fit_{model['key']}"
+    write(tmp_path, report, pictures)
+    for width in (390, 1280):
+        show(browser, (tmp_path / "report.html").as_uri(), width=width)
+        browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+        cut = browser.execute_script(
+            "return [...document.querySelectorAll('.answer h4, .top5 .name, .bars th, .card h3')]"
+            ".filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth).map(e => e.outerHTML.slice(0, 90))"
+        )
+        assert cut == []
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
 def test_hostile_names_run_nothing(browser, report_of, pictures, tmp_path):
     evil = report_of(names=[HOSTILE] * 10)
     evil["data"]["name"] = HOSTILE
-    for model in evil["models"]:
-        model["name"] = HOSTILE
+    for number, model in enumerate(evil["models"]):
+        model["name"] = f"{HOSTILE}{number}"
         model |= {"robustness": {HOSTILE: [0.1] * 5}, "uncorrupted_top1": 0.2}
     write(tmp_path, evil, pictures)
     browser.get_log("browser")

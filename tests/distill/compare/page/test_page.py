@@ -40,6 +40,10 @@ class Elements(HTMLParser):
         self.texts.append(data)
 
 
+def headline_of(page: str) -> str:
+    return re.findall(r"<h1>(.*?)</h1>", page)[0]
+
+
 def sections(page: str) -> list[str]:
     return re.findall(r'<section id="(\w+)"', page)
 
@@ -98,13 +102,15 @@ def test_models_of_no_run_are_ranked(report):
     assert headline(report | {"models": models}) == "big is right most often of 3 models: on 90.0\u202f% of the images"
     tied = [model | {"top1": 0.9} if model["key"] == "small" else model for model in models]
     assert headline(report | {"models": tied}).startswith("big and small are right most often of 3 models")
+    equal = [model | {"top1": 0.9} for model in models]
+    assert headline(report | {"models": equal}) == "All 3 models are right on 90.0\u202f% of the images"
 
 
 def test_names_are_text_everywhere(report_of, squares, eyes):
     evil = report_of(names=[f"{HOSTILE}{c}" for c in range(10)])
     evil["data"]["name"] = HOSTILE
-    for model in evil["models"]:
-        model["name"] = model["cost"]["device"] = HOSTILE
+    for number, model in enumerate(evil["models"]):
+        model["name"] = model["cost"]["device"] = f"{HOSTILE}{number}"
         model |= {"robustness": {HOSTILE: [0.1] * 5}, "uncorrupted_top1": 0.2}
     evil["curves"]["runs/small"]["losses"] = {HOSTILE: [[0, 1.0], [1, 2.0]]}
     html = render(evil, draw(evil, squares, eyes))
@@ -156,6 +162,26 @@ def test_classes_by_hand(report):
     (group,) = per_class(report | {"models": models, "data": report["data"] | {"classes": ["a", "b", "c"]}})
     assert [(row.name, round(row.difference, 9)) for row in group.worst] == [("b", -0.3), ("a", 0.1)]
     assert (round(group.lost, 9), round(group.won, 9)) == (0.3, 0.1)
+
+
+def test_bars_of_all_models_have_one_scale(report):
+    models = [dict(model) for model in report["models"]]
+    for model, right in zip(models, ((9, 5), (10, 2), (4, 9)), strict=True):
+        model["per_class"] = [{"images": 10, "correct": n} for n in right]
+    groups = per_class(report | {"models": models, "data": report["data"] | {"classes": ["a", "b"]}})
+    assert [(round(group.lost, 9), round(group.won, 9)) for group in groups] == [(0.5, 0.4)] * 2
+    html = render(report | {"models": models, "data": report["data"] | {"classes": ["a", "b"]}})
+    assert len(set(re.findall(r'<td class="change"><svg viewBox="([^"]+)"', html))) == 1
+
+
+def test_models_of_one_name_are_called_by_their_keys(report):
+    models = [dict(model) for model in report["models"]]
+    models[2] |= {"name": "small", "key": "elsewhere/small"}
+    html = render(report | {"models": models})
+    called = re.findall(r'<th scope="row" data-value="([^"]+)"', html)
+    assert called[:3] == ["big", "small", "elsewhere/small"]
+    models[1]["key"] = "here/small"
+    assert headline_of(render(report | {"models": models})).startswith("here/small keeps")
 
 
 def test_confusion_pairs_by_hand(report):
