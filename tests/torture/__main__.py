@@ -15,10 +15,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from tests.torture import faults, kills, small
+from tests.torture import faults, kills, missing, small
 from tests.torture.small import Place
 
-AT_LEAST = {"recipes": 2000, "images": 500, "checkpoints": 100, "saved outputs": 100}
+AT_LEAST = {"recipes": 2000, "images": 500, "checkpoints": 200, "saved outputs": 200}
 SHORT = {"recipes": 20, "images": 100, "checkpoints": 4, "saved outputs": 4}
 SHORT_FAULTS = (
     "SIGTERM to all its processes",
@@ -75,7 +75,7 @@ def one_round(place: Place, tally: Tally, options: Torture, seed: int) -> None:
             place, kind, 2 if options.short else 20, seed, epochs=2 if options.short else 4
         ):
             tally.add(what, wrong)
-    for name, fault in (faults.ONE | faults.TWO).items():
+    for name, fault in (faults.ONE | missing.ONE | faults.TWO).items():
         if options.short and name not in SHORT_FAULTS:
             continue
         out = place.root / f"{name.replace(' ', '-')}-{seed}" / "run"
