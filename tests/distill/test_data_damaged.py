@@ -34,7 +34,7 @@ def taken(file: Path) -> list:
 @pytest.mark.parametrize("compressed", [False, True])
 def test_a_download_that_broke_off_is_named_at_every_length(tmp_path, compressed):
     whole, file = archive(compressed), tmp_path / "x.npz"
-    for length in range(0, len(whole), 7):
+    for length in range(0, len(whole), 23):
         file.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"x\.npz .*(fetch or save it again|holds .* but no)") as refused:
             taken(file)
@@ -47,7 +47,7 @@ def test_changed_bytes_are_refused_or_change_nothing(tmp_path, compressed):
     (tmp_path / "whole.npz").write_bytes(whole)
     expected = taken(tmp_path / "whole.npz")
     refused: list[str] = []
-    for _ in range(300):
+    for _ in range(120):
         changed = bytearray(whole)
         changed[draw.randrange(len(whole))] ^= draw.randrange(1, 256)
         file.write_bytes(changed)
@@ -59,7 +59,7 @@ def test_changed_bytes_are_refused_or_change_nothing(tmp_path, compressed):
         # The archive's checksums cover the arrays; what is left are its dates and the like, or labels not being found.
         for one, other in zip(found, expected, strict=True):
             assert np.array_equal(one, other) or set(np.ravel(one)) <= {-1}
-    assert len(refused) > 100
+    assert len(refused) > 40
     assert not any("\n" in line for line in refused)
 
 
