@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distill.evaluate import Score, interval
+from distill.masked import without_secrets
 
 PLAIN_EVERY_SECONDS = 15.0
 
@@ -30,7 +31,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """One line of plain text."""
-        self.rich.print(escape(text), soft_wrap=not self.rich.is_terminal)
+        self.rich.print(escape(without_secrets(text)), soft_wrap=not self.rich.is_terminal)
 
     def show(self, what: RenderableType) -> None:
         """A table, or anything that rich lays out; in a file or a pipe without rich's blanks behind each row."""
@@ -48,7 +49,7 @@ class Console:
         table.add_column(style="cyan", no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in rows:
-            table.add_row(escape(name), escape(value))
+            table.add_row(escape(name), escape(without_secrets(value)))
         self.show(table)
         if more:
             self.show(more)

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from distill.masked import without_secrets
 from distill.peers import Peers
 from distill.signals import Interrupted
 
@@ -77,7 +78,7 @@ def described(error: Exception, place: str = "") -> tuple[str, int] | None:
 def one_line(error: ValueError) -> str:
     """What a user's error says."""
     # A loader process hands its error over with a traceback around it; the last line is ours.
-    return re.sub(r"^(ValueError|distill\.[\w.]+): ", "", _own_words(error))
+    return without_secrets(re.sub(r"^(ValueError|distill\.[\w.]+): ", "", _own_words(error)))
 
 
 def _own_words(error: Exception) -> str:

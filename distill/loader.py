@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.util import get_temp_dir
 from typing import Any, Protocol
 
 import numpy as np
@@ -205,7 +206,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def clear_up_after_loaders() -> None:
+    """Let the loader processes begun after this keep their sockets in a folder that this process removes as it ends.
+
+    One that is killed, as all are when a signal ends a run, does not remove its own.
+    """
+    get_temp_dir()  # they take over this process's, once it has one
+
+
 def _loader(dataset: _Addressed, parts, workers: int) -> DataLoader:
+    if workers:
+        clear_up_after_loaders()
     return DataLoader(
         dataset,
         batch_sampler=parts,

@@ -7,6 +7,8 @@ import os
 import sys
 from datetime import timedelta
 
+from distill.masked import without_secrets
+
 PATIENCE_SECONDS = 3.0
 
 
@@ -66,5 +68,5 @@ class Peers:
 
 
 def _print(text: str, rank: int) -> None:
-    kind, colon, rest = text.partition(": ")
+    kind, colon, rest = without_secrets(text).partition(": ")
     print(f"{kind}{colon}[rank {rank}] {rest}" if rank else text, file=sys.stderr, flush=True)

@@ -13,6 +13,7 @@ import tyro
 
 # tyro reads the annotations, so what they name is imported for good.
 from distill.losses.contract import Loss
+from distill.masked import without_secrets
 from distill.views import Views
 from students.sizes import ViTConfig
 
@@ -106,7 +107,7 @@ def _replace(value: Any, **changes: Any) -> Any:
 
 
 def to_json(value: Any) -> Any:
-    """A recipe, or any value in one, as plain JSON values; a dataclass says its type."""
+    """A recipe, or any value in one, as plain JSON values; a dataclass says its type, a URL none of its secrets."""
     if is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         return {"type": f"{kind.__module__}.{kind.__qualname__}"} | {
@@ -116,7 +117,9 @@ def to_json(value: Any) -> Any:
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [to_json(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, str):
+        return without_secrets(value)
+    if value is None or isinstance(value, (bool, int, float)):
         return value
     raise ValueError(f"a recipe holds {value!r}; use dataclasses, mappings, tuples, numbers, strings and None")
 

@@ -165,6 +165,11 @@ def _from_timm(content: dict[str, Any], file: Path) -> ViTConfig:
     fields |= {word: pretrained[word] for word in ("num_classes", "mean", "std") if word in pretrained}
     fields |= {word: content[word] for word in ("num_classes", "global_pool") if word in content}
     fields |= {word: value for word, value in content.get("model_args", {}).items() if value is not None}
+    channels = fields.get("in_chans", 3)
+    for word in ("mean", "std"):
+        # timm before 1.0.31 leaves those of the colours of the model that it began with; later ones take their mean.
+        if fields.get(word) and len(fields[word]) != channels:
+            fields[word] = [sum(fields[word]) / len(fields[word])] * channels
     try:
         return TIMM_SIZES[size].override(**_tuples(fields))
     except ValueError as error:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from distill.compare.corruptions import corrupt
 from distill.compare.terms import Terms
 from distill.data import UNLABELLED, Images
-from distill.loader import default_workers
+from distill.loader import clear_up_after_loaders, default_workers
 
 BATCH_SIZE = 64
 FEW = 64
@@ -67,6 +67,7 @@ def seen(
         for start in range(0, len(share), BATCH_SIZE)
     ]
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    clear_up_after_loaders()
     loader = DataLoader(
         _Views(images, distinct),
         batch_sampler=parts,  # pyright: ignore[reportArgumentType]

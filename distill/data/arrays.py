@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
+from numpy.lib.npyio import NpzFile
 
 from distill.data.contract import UNLABELLED
 
@@ -32,7 +34,7 @@ class Arrays:
     @property
     def classes(self) -> tuple[str, ...]:
         with self._open() as file:
-            return tuple(str(name) for name in file["classes"]) if "classes" in file else ()
+            return tuple(str(name) for name in self._read(file, "classes")) if "classes" in file else ()
 
     def train(self) -> ArrayImages:
         return self._split("train")
@@ -46,22 +48,45 @@ class Arrays:
         with Path(self.path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def _open(self):
+    def _open(self) -> NpzFile:
         try:
             # Pickled objects inside would run code, so they are not allowed.
-            return np.load(self.path, allow_pickle=False)
+            file = np.load(self.path, allow_pickle=False)
         except FileNotFoundError:
             raise ValueError(f"there is no file {self.path}; name an .npz file with --data.path") from None
-        except (OSError, ValueError):
+        except Exception:  # of a damaged file numpy and zipfile raise whatever they stumble over
+            file = None
+        if not isinstance(file, NpzFile):
             raise ValueError(
-                f"{self.path} is no .npz file of plain arrays, without pickled objects; save it with numpy.savez"
-            ) from None
+                f"{self.path} is no .npz file of plain arrays, without pickled objects, or is cut short; "
+                "fetch or save it again, with numpy.savez"
+            )
+        return file
 
-    def _read(self, file, name: str) -> np.ndarray:
+    def _read(self, file: NpzFile, name: str) -> np.ndarray:
+        self._check_size(file, name)
         try:
-            return file[name]
-        except ValueError:
-            raise ValueError(f"{name} in {self.path} holds pickled objects, not numbers; save a plain array") from None
+            array = file[name]
+        except Exception as error:
+            if isinstance(error, ValueError) and "allow_pickle" in str(error):
+                why = "holds pickled objects, not numbers; save a plain array"
+            else:
+                why = f"cannot be read ({' '.join(str(error).split()) or type(error).__name__}); fetch or save it again"
+            raise ValueError(f"{name} in {self.path} {why}") from None
+        if not isinstance(array, np.ndarray):  # what numpy gives for bytes that do not begin as an array does
+            raise ValueError(f"{name} in {self.path} cannot be read (it is no array); fetch or save it again")
+        return array
+
+    def _check_size(self, file: NpzFile, name: str) -> None:
+        # A small archive may unpack to any size; arrays are held in memory anyway.
+        assert file.zip is not None
+        members = {info.filename.removesuffix(".npy"): info.file_size for info in file.zip.infolist()}
+        unpacked, memory = members.get(name, 0), psutil.virtual_memory().total
+        if unpacked > memory:
+            raise ValueError(
+                f"{name} in {self.path} unpacks to {unpacked / 2**30:,.0f} GiB but this machine has "
+                f"{memory / 2**30:,.0f} GiB of memory; use a folder of images"
+            )
 
     def _split(self, split: str) -> ArrayImages:
         with self._open() as file:
@@ -71,7 +96,7 @@ class Arrays:
             labels = (
                 self._read(file, f"{split}_labels") if f"{split}_labels" in file else np.full(len(images), UNLABELLED)
             )
-            classes = len(file["classes"]) if "classes" in file else 0
+            classes = len(self._read(file, "classes")) if "classes" in file else 0
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
             raise ValueError(
                 f"{split}_images in {self.path} are {images.dtype} {list(images.shape)}; "

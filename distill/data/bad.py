@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
+from distill.masked import without_secrets
+
 OnBad = Literal["error", "skip"]
 
 T = TypeVar("T")
@@ -25,7 +27,8 @@ class BadImage(ValueError):
 
 def bad_image(name: str, reason: object) -> BadImage:
     """The error for an image, named by its path, or by its shard and member."""
-    line = f"{printable(name)} cannot be read as an image ({' '.join(str(reason).split())})"
+    # It is kept in the run's folder.
+    line = f"{printable(without_secrets(name))} cannot be read as an image ({' '.join(str(reason).split())})"
     error = BadImage(f"{line}; mend it or move it away, or pass over such images with --data.on-bad skip")
     error.line = line
     return error

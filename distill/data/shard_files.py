@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill.masked import is_masked, without_secrets
+
 STORES = {
     "s3": "s3fs",
     "gs": "gcsfs",
@@ -125,6 +127,11 @@ def expand(patterns: Sequence[str], option: str) -> tuple[str, ...]:
                 f"{pattern} is no brace pattern ({error}); use one such as train-{{000..099}}.tar"
             ) from None
         for url in found:
+            if is_masked(url):
+                raise ValueError(
+                    f"{url} was kept without its secret; name the images with --data or --data-from, "
+                    "or the shards in full"
+                )
             if url.startswith("pipe:"):
                 raise ValueError(f"{url} would run a command; use a path or a URL such as s3://bucket/{{000..099}}.tar")
             urls.append(absolute(url))
@@ -193,7 +200,8 @@ def _info(url: str) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    # Before it is cut: half of a secret is one.
+    return " ".join(without_secrets(str(error)).split())[:200] or type(error).__name__
 
 
 def _system(url: str) -> tuple[Any, str]:

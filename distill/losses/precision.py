@@ -22,12 +22,14 @@ def student_and_teacher(
 ) -> Callable[Concatenate[Tensor, Tensor, Options], Tensor]:
     """Decorate a function of what the student and the teacher say.
 
-    Both come in float32 or better, the teacher's detached, and no autocast is on inside.
+    Both come in float32, or in float64 where one is, the teacher's detached, and no autocast is on inside.
     """
 
     @wraps(loss)
     def guarded(student: Tensor, teacher: Tensor, *args: Options.args, **kwargs: Options.kwargs) -> Tensor:
         with torch.autocast(student.device.type, enabled=False):
-            return loss(at_least_float32(student), at_least_float32(teacher.detach()), *args, **kwargs)
+            # One for both: torch 2.8 has no gradient of F.mse_loss where they differ.
+            dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
+            return loss(student.to(dtype), teacher.detach().to(dtype), *args, **kwargs)
 
     return guarded

@@ -179,6 +179,19 @@ def test_folders_that_timm_wrote_are_read(tmp_path: Path, name: str) -> None:
     assert difference(mine(images), theirs(images)) <= 1e-6
 
 
+def test_statistics_of_other_channels_give_their_mean(tmp_path: Path) -> None:
+    folder = save(SMALL.override(in_chans=1).build(), tmp_path / "student")
+    config = json.loads((folder / "config.json").read_text())
+    config["model_args"] = {word: value for word, value in config["student"].items() if word not in ("mean", "std")}
+    del config["student"]
+    config["architecture"] = "vit_tiny_patch16_224"
+    config["pretrained_cfg"] |= {"mean": [0.4, 0.5, 0.9], "std": [0.1, 0.2, 0.3]}  # as timm 1.0.30 writes them
+    (folder / "config.json").write_text(json.dumps(config))
+    mine = load(folder)
+    assert mine.config.mean == pytest.approx((0.6,))
+    assert mine.config.std == pytest.approx((0.2,))
+
+
 def test_plain_config_of_the_hub_is_read(tmp_path: Path) -> None:
     theirs = timm.create_model("vit_tiny_patch16_224", pretrained=False).eval()
     save_file(theirs.state_dict(), tmp_path / "model.safetensors")

@@ -15,10 +15,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from tests.torture import faults, kills, small
+from tests.torture import faults, kills, missing, small, soak
 from tests.torture.small import Place
 
-AT_LEAST = {"recipes": 2000, "images": 500, "checkpoints": 100, "saved outputs": 100}
+AT_LEAST = {"recipes": 2000, "images": 500, "checkpoints": 200, "saved outputs": 200}
 SHORT = {"recipes": 20, "images": 100, "checkpoints": 4, "saved outputs": 4}
 SHORT_FAULTS = (
     "SIGTERM to all its processes",
@@ -39,6 +39,9 @@ class Torture:
     """After all of it was done once, it is done again with other random moments and values until then."""
     short: bool = False
     """A part of it, once, in less than a minute."""
+    soak: bool = False
+    """Small runs one after another instead, half of the minutes in one process and half in many; fails if one leaves
+    more behind than the one before."""
     seed: int = 0
     """Of the random moments and values."""
 
@@ -75,7 +78,7 @@ def one_round(place: Place, tally: Tally, options: Torture, seed: int) -> None:
             place, kind, 2 if options.short else 20, seed, epochs=2 if options.short else 4
         ):
             tally.add(what, wrong)
-    for name, fault in (faults.ONE | faults.TWO).items():
+    for name, fault in (faults.ONE | missing.ONE | faults.TWO).items():
         if options.short and name not in SHORT_FAULTS:
             continue
         out = place.root / f"{name.replace(' ', '-')}-{seed}" / "run"
@@ -104,9 +107,28 @@ def fuzzed(place: Place, kind: str, count: int, seed: int) -> Iterator[tuple[str
         yield "", f"broken {kind}: ended or hung after {len(cases)} of {count} cases: {started.said[-300:]}"
 
 
+def soaked(minutes: float) -> bool:
+    """Whether something grew or was left behind; prints what there was after the runs."""
+    root, console = Path(tempfile.mkdtemp(prefix="soak-")), Console()
+    try:
+        place = small.make(root)
+        rows, wrong = soak.one_process(place, minutes / 2)
+        found = [wrong] if wrong else soak.grown(rows)
+        console.print(soak.table(rows, "one process"), "") if rows else None
+        rows, wrong = soak.many_processes(place, minutes / 2)
+        found += [wrong] if wrong else soak.left(rows)
+        console.print(soak.table(rows, "many processes"), "") if rows else None
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    console.print("\n".join(found) or "nothing grew and nothing was left", markup=False, soft_wrap=True)
+    return bool(found)
+
+
 def main() -> None:
     """Rounds until the time is over."""
     options = tyro.cli(Torture, prog="python -m tests.torture")
+    if options.soak:
+        sys.exit(soaked(options.minutes))
     began, tally, rounds = time.monotonic(), Tally(), 0
     while rounds == 0 or (not options.short and time.monotonic() - began < 60 * options.minutes):
         root = Path(tempfile.mkdtemp(prefix="torture-"))

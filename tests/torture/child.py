@@ -98,6 +98,25 @@ def save(out: str, log: str, environment: dict[str, str], value: Recipe) -> None
     distill.saved.saving.save(value, SaveOptions(out=out, epochs=2, workers=0, threads=1), "tiny")
 
 
+def soak(
+    folder: str, log: str, environment: dict[str, str], value: Recipe, seconds: float, runs: int | None, found: str
+) -> None:
+    """A run, its exports and a comparison again and again in this process."""
+    from distill.compare.command import Compare
+    from distill.export.command import Export
+    from tests.torture.soak import SHORT, repeat
+
+    _begin(folder, log, environment)
+
+    def once(out: Path) -> None:
+        run(value, ["--out", str(out), *SHORT])
+        Export(student=out, to="onnx", out=out.parent / "student.onnx")()
+        Export(student=out, to="hub", out=out.parent / "hub")()
+        Compare(models=(str(out), str(out.parent / "hub")), out=out.parent / "compare", cost=False, threads=1)()
+
+    repeat(once, Path(folder), seconds, runs, Path(found))
+
+
 def fuzz(root: str, log: str, environment: dict[str, str], kind: str, count: int, seed: int, found: str) -> None:
     """Meet broken input, a line of JSON a case."""
     from tests.torture import fuzz as cases

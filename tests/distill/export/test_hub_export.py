@@ -131,6 +131,7 @@ class _Hub(BaseHTTPRequestHandler):
         server.told.append((self.path, body, self.headers["authorization"]))  # pyright: ignore[reportAttributeAccessIssue]
         address = f"http://127.0.0.1:{self.server.server_port}/org/name"  # pyright: ignore[reportAttributeAccessIssue]
         answer = {"url": address, "commitOid": "0" * 40, "commitUrl": f"{address}/commit/0", "success": True}
+        answer["id"] = "org/name"  # which huggingface_hub 0.34 asks for
         if "preupload" in self.path:
             files = json.loads(body)["files"]
             answer = {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]}
