@@ -70,12 +70,14 @@ class TeacherOfYourClasses:
 
 def main() -> None:
     """Parse the command line and do what it says; a user's error is one line and exit code 2."""
+    from distill import waiting
     from distill.bench.command import Bench
     from distill.compare.command import Compare
     from distill.export.command import Export
     from distill.predict import Predict
     from distill.saved.command import Save
 
+    waiting.rest()
     commands = {
         "bench": Bench,
         "compare": Compare,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from distill import failures
+from distill import failures, waiting
 from distill.options import RunOptions
 from distill.recipe import Recipe, to_json
 from distill.signals import Signals
@@ -42,6 +42,7 @@ def run(recipe: Recipe, args: Sequence[str] | None = None) -> Path:
     exit code 1; SIGINT, SIGTERM and SIGUSR1 with 130, 143 and 138, after a checkpoint. With the environment variable
     DISTILL_TRACEBACK set, an error's traceback is shown instead of the line.
     """
+    waiting.rest()
     script = Path(sys.argv[0])
     with failures.in_one_line("the run's options"):
         recipe, options = parse(

@@ -150,7 +150,9 @@ def _fit(plan: Plan, teacher: FrozenTeacher, accelerator: Accelerator, console: 
     images = cast(Images, torch.utils.data.Subset(cast(Any, plan.train), chosen.tolist()))
     plain = val_transform(views, plan.recipe.view_size, student.in_chans)
     random = train_transform(views, plan.recipe.view_size, student.in_chans, student.input_mean, student.input_std)
-    embeddings, labels = [], []
+    # Made at once: pieces that are kept from each batch lie in the way of the next one's memory, which then grows.
+    embeddings = torch.empty(2 * len(chosen), teacher.shapes.embedding, device=accelerator.device)
+    labels = torch.empty(2 * len(chosen), dtype=torch.long, device=accelerator.device)
     with console.counting("teacher's features", 2 * len(chosen)) as counter:
         for transform, seed in ((plain, None), (random, HEAD_SEED)):
             for batch in in_order(images, transform, batch_size=BATCH_SIZE, workers=workers, seed=seed):
@@ -158,16 +160,15 @@ def _fit(plan: Plan, teacher: FrozenTeacher, accelerator: Accelerator, console: 
                 with accelerator.autocast():  # which its runtime was started for
                     embedding = teacher(batch.views.to(accelerator.device)).embedding
                 assert embedding is not None
-                # A copy, because a runtime's own output would hold on to the memory of its whole pool.
-                embeddings.append(embedding.float().clone())
-                labels.append(batch.labels.to(accelerator.device))
+                rows = slice(counter.done, counter.done + len(batch.views))
+                embeddings[rows], labels[rows] = embedding, batch.labels.to(accelerator.device)
                 counter.advance(len(batch.views))
     groups = torch.arange(len(chosen)).repeat(2)  # both views of an image stay on one side of the split
     plain_rows = torch.arange(2 * len(chosen)) < len(chosen)
     with console.rich.status("fitting the head"):
         return fit_head(
-            torch.cat(embeddings),
-            torch.cat(labels),
+            embeddings,
+            labels,
             num_classes=len(plan.classes),
             groups=groups,
             seed=HEAD_SEED,

@@ -103,7 +103,7 @@ def fit_head(
     x, labels = embeddings.detach().float(), labels.long()
     held = held_out(torch.arange(len(x)) if groups is None else groups, seed).to(x.device)
     mean, std = _statistics(x[~held])
-    train, test = (x[~held] - mean) / std, (x[held] - mean) / std
+    train, test = x[~held].sub_(mean).div_(std), x[held].sub_(mean).div_(std)
     start = x.new_zeros(num_classes, x.shape[1] + 1)  # the last column is the bias
     tried: list[tuple[float, float, float, Tensor]] = []
     for strength in sorted(l2, reverse=True):  # from the strongest: each is a good start for the next
@@ -112,10 +112,11 @@ def fit_head(
         logits = _logits(test, start)
         nll = float(F.cross_entropy(logits, labels[held]))
         tried.append((nll, strength, float((logits.argmax(1) == labels[held]).double().mean()), start))
+    del train, test  # as large as the features themselves, of which the last fit makes a copy, too
     nll, strength, top1, start = min(tried, key=lambda fit: fit[:2])
     rows = slice(None) if calibrate_on is None else ~held
     mean, std = _statistics(x[rows])
-    fitted = _fit((x[rows] - mean) / std, labels[rows], strength, start, tolerance=1e-5)
+    fitted = _fit((x[rows] - mean).div_(std), labels[rows], strength, start, tolerance=1e-5)
     weight = fitted[:, :-1] / std
     bias = fitted[:, -1] - weight @ mean
     temperature = 1.0

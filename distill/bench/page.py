@@ -126,7 +126,7 @@ class Page:
         cost = sizing.cost(self.plan, min(self.plan.layout.part, 8))
         if stage is None or cost is None:
             return ""
-        flops = cost.flops + (sizing.teacher_flops(self.plan) if self.plan.recipe.teacher else 0)
+        flops = cost.flops + (sizing.teacher(self.plan).flops if self.plan.recipe.teacher else 0)
         rate = stage.rate * flops / 1e12
         share = f", {rate / self.options.peak_tflops:.0%} of the peak" if self.options.peak_tflops else ""
         return f"{stage.name}: {rate:.3g} × 10^12 operations/s of the two models{share}"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch.nn.functional as F
-from torch import Tensor
-
-from distill.losses.contract import Bound, Needs, require_teacher
+from distill.losses.contract import Bound, Functions, Needs, require_teacher
 from distill.losses.grids import OverPairs
+from distill.losses.later import F
 from distill.losses.pairs import Pairs, layers_of, match_size, resolve
 from distill.losses.precision import student_and_teacher
 from distill.losses.schedule import CONSTANT, Schedule
 from students.outputs import Shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @student_and_teacher
@@ -37,7 +37,7 @@ class AttentionTransfer:
     """
 
     paper: ClassVar[str] = "Zagoruyko & Komodakis 2017, arXiv:1612.03928"
-    functions: ClassVar[tuple[Callable[..., Tensor], ...]] = (attention_transfer,)
+    functions: ClassVar[Functions] = (attention_transfer,)
 
     weight: float = 1000.0
     """Factor of this loss in the total."""

@@ -27,6 +27,9 @@ Bound = Callable[..., "Tensor"]
 Labels are [B] class indices, [B, K] when mixed, or None. A loss that needs the address is given an `Address` too.
 """
 
+Functions = tuple[Callable[..., Any], ...]
+"""The functions on tensors that do a loss's arithmetic; not named as such, for tyro reads what a loss is made of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Address:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
-
-from torch import Tensor
-from torch.linalg import vector_norm
+from typing import TYPE_CHECKING, ClassVar
 
 from distill.losses.contract import (
     Bound,
+    Functions,
     Head,
     Needs,
     check_factors,
@@ -19,11 +16,15 @@ from distill.losses.contract import (
     check_logits,
     check_positive,
 )
+from distill.losses.later import torch
 from distill.losses.logits import between_logits
 from distill.losses.precision import student_and_teacher
 from distill.losses.processes import gathered
 from distill.losses.schedule import CONSTANT, Schedule
 from students.outputs import Shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FLAT = 1e-3
 
@@ -54,6 +55,7 @@ def pearson(x: Tensor, y: Tensor, eps: float = 1e-8) -> Tensor:
     eps is added to the denominator, as the authors do. Variation under a thousandth of a row's size counts as that
     much: without it a constant row, such as a head that starts at zero gives, has a gradient 10⁸ times too large.
     """
+    vector_norm = torch.linalg.vector_norm
     x_norm, y_norm = (vector_norm(z, dim=-1, keepdim=True).detach() for z in (x, y))
     x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
     x_spread, y_spread = vector_norm(x, dim=-1, keepdim=True), vector_norm(y, dim=-1, keepdim=True)
@@ -69,7 +71,7 @@ class DIST:
     """
 
     paper: ClassVar[str] = "Huang et al. 2022, arXiv:2205.10536"
-    functions: ClassVar[tuple[Callable[..., Tensor], ...]] = (dist,)
+    functions: ClassVar[Functions] = (dist,)
 
     weight: float = 2.0
     """Factor of this loss in the total; the authors give the labels 1."""

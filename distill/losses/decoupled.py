@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
-from distill.losses.contract import Bound, Head, Needs, check_factors, check_logits, check_positive
+from distill.losses.contract import Bound, Functions, Head, Needs, check_factors, check_logits, check_positive
 from distill.losses.labels import target_class
+from distill.losses.later import torch
 from distill.losses.logits import between_logits, soft_targets
 from distill.losses.precision import student_and_teacher
 from distill.losses.schedule import CONSTANT, Schedule
 from students.outputs import Shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @student_and_teacher
@@ -79,7 +79,7 @@ class DKD:
     """
 
     paper: ClassVar[str] = "Zhao et al. 2022, arXiv:2203.08679"
-    functions: ClassVar[tuple[Callable[..., Tensor], ...]] = (dkd,)
+    functions: ClassVar[Functions] = (dkd,)
 
     weight: float = 1.0
     """Factor of this loss in the total."""
@@ -122,7 +122,7 @@ class NKD:
     """
 
     paper: ClassVar[str] = "Yang et al. 2023, arXiv:2303.13005"
-    functions: ClassVar[tuple[Callable[..., Tensor], ...]] = (nkd,)
+    functions: ClassVar[Functions] = (nkd,)
 
     weight: float = 1.0
     """Factor of this loss in the total."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from distill.losses.contract import Needs, check_same, require_teacher
-from distill.losses.pairs import NO_PAIRS, Pairs, layers_of, resolve_embeddings, vector
-from distill.losses.precision import at_least_float32, student_and_teacher
+from distill.losses.contract import Functions, Needs, check_same, require_teacher
+from distill.losses.later import F
+from distill.losses.pairs import NO_PAIRS, Pairs, layers_of
+from distill.losses.precision import student_and_teacher
 from distill.losses.schedule import CONSTANT, Schedule
-from students.outputs import Outputs, Shapes
+from students.outputs import Shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distill.losses.bound.embedding import BoundCosineEmbedding
 
 
 @student_and_teacher
@@ -33,7 +34,7 @@ class CosineEmbedding:
     """
 
     paper: ClassVar[str] = "Peng et al. 2022 (BEiT v2), arXiv:2208.06366"
-    functions: ClassVar[tuple[Callable[..., Tensor], ...]] = (cosine_embedding,)
+    functions: ClassVar[Functions] = (cosine_embedding,)
 
     weight: float = 1.0
     """Factor of this loss in the total."""
@@ -50,22 +51,6 @@ class CosineEmbedding:
         )
 
     def bind(self, student: Shapes, teacher: Shapes | None) -> BoundCosineEmbedding:
+        from distill.losses.bound.embedding import BoundCosineEmbedding
+
         return BoundCosineEmbedding(self, student, require_teacher(teacher))
-
-
-class BoundCosineEmbedding(nn.Module):
-    """A cosine embedding that knows its layers; holds one linear projection a pair."""
-
-    def __init__(self, options: CosineEmbedding, student: Shapes, teacher: Shapes) -> None:
-        super().__init__()
-        pairs = resolve_embeddings(options.pairs, student, teacher)
-        self.pairs = [replace(pair, projection="linear", matches_size=False) for pair in pairs]
-        self.projections = nn.ModuleList(nn.Linear(pair.student_shape[0], pair.teacher_shape[0]) for pair in self.pairs)
-
-    def forward(self, student: Outputs, teacher: Outputs | None, labels: Tensor | None) -> Tensor:
-        assert teacher is not None
-        terms = []
-        for pair, project in zip(self.pairs, self.projections, strict=True):
-            es = project(at_least_float32(vector(student, pair.student)))
-            terms.append(cosine_embedding(es, vector(teacher, pair.teacher)))
-        return torch.stack(terms).sum()

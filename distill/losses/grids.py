@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from distill.losses.later import torch
 from distill.losses.pairs import Pair, grids_of
 from students.outputs import Outputs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class OverPairs:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from distill.losses.contract import Needs, check_same, require_teacher
-from distill.losses.layout import with_plain_gradient
-from distill.losses.pairs import Pairs, grids_of, layers_of, match_size, resolve
+from distill.losses.contract import Functions, Needs, check_same, require_teacher
+from distill.losses.later import F, torch
+from distill.losses.pairs import Pairs, layers_of
 from distill.losses.precision import at_least_float32, student_and_teacher
 from distill.losses.processes import mean_over_processes, world_size
 from distill.losses.schedule import CONSTANT, Schedule
-from students.outputs import Outputs, Shapes
+from students.outputs import Shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distill.losses.bound.hint import BoundHint
 
 
 @student_and_teacher
@@ -59,7 +59,7 @@ class Hint:
     """
 
     paper: ClassVar[str] = "Romero et al. 2015 (FitNets), arXiv:1412.6550; Li et al. 2022, arXiv:2207.10026"
-    functions: ClassVar[tuple[Callable[..., Tensor], ...]] = (hint, standardize_channels)
+    functions: ClassVar[Functions] = (hint, standardize_channels)
 
     weight: float = 2.5
     """Factor of this loss in the total."""
@@ -81,28 +81,6 @@ class Hint:
         )
 
     def bind(self, student: Shapes, teacher: Shapes | None) -> BoundHint:
+        from distill.losses.bound.hint import BoundHint
+
         return BoundHint(self, student, require_teacher(teacher))
-
-
-class BoundHint(nn.Module):
-    """A hint that knows its layers; holds one 1×1 projection a pair."""
-
-    def __init__(self, options: Hint, student: Shapes, teacher: Shapes) -> None:
-        super().__init__()
-        self.options = options
-        self.pairs = [replace(p, projection="1×1 convolution") for p in resolve(options.pairs, student, teacher)]
-        self.projections = nn.ModuleList(
-            with_plain_gradient(nn.Conv2d(pair.student_shape[0], pair.teacher_shape[0], kernel_size=1))
-            for pair in self.pairs
-        )
-
-    def forward(self, student: Outputs, teacher: Outputs | None, labels: Tensor | None) -> Tensor:
-        assert teacher is not None
-        terms = []
-        for pair, project in zip(self.pairs, self.projections, strict=True):
-            fs, ft = grids_of(pair, student, teacher)
-            fs, ft = match_size(at_least_float32(fs), at_least_float32(ft))
-            if self.options.normalize:
-                ft = standardize_channels(ft, gather=self.options.gather)
-            terms.append(hint(project(fs), ft))
-        return torch.stack(terms).sum()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch.nn.functional as F
-from torch import Tensor
-
-from distill.losses.contract import Bound, Head, Needs, logits_of
+from distill.losses.contract import Bound, Functions, Head, Needs, logits_of
+from distill.losses.later import F
 from distill.losses.precision import at_least_float32
 from distill.losses.schedule import CONSTANT, Schedule
 from students.outputs import Outputs, Shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
@@ -33,7 +33,7 @@ class CrossEntropy:
     """Cross-entropy with the labels; mixed labels count by their shares."""
 
     paper: ClassVar[str] = "Szegedy et al. 2016, arXiv:1512.00567 (smoothing)"
-    functions: ClassVar[tuple[Callable[..., Tensor], ...]] = (cross_entropy,)
+    functions: ClassVar[Functions] = (cross_entropy,)
 
     weight: float = 1.0
     """Factor of this loss in the total."""

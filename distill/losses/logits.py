@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch.nn.functional as F
-from torch import Tensor
-
-from distill.losses.contract import Bound, Head, Needs, check_classes, check_logits, check_positive, logits_of
+from distill.losses.contract import (
+    Bound,
+    Functions,
+    Head,
+    Needs,
+    check_classes,
+    check_logits,
+    check_positive,
+    logits_of,
+)
+from distill.losses.later import F
 from distill.losses.precision import student_and_teacher
 from distill.losses.schedule import CONSTANT, Schedule
 from distill.losses.standardize import standardize
 from students.outputs import Outputs, Shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @student_and_teacher
@@ -55,7 +65,7 @@ class SoftTargets:
     """The teacher's softened probabilities; under mixing the teacher sees the mixed image and no label is read."""
 
     paper: ClassVar[str] = "Hinton et al. 2015, arXiv:1503.02531"
-    functions: ClassVar[tuple[Callable[..., Tensor], ...]] = (soft_targets, standardize)
+    functions: ClassVar[Functions] = (soft_targets, standardize)
 
     weight: float = 1.0
     """Factor of this loss in the total."""
@@ -88,7 +98,7 @@ class HardTargets:
     """The teacher's decisions as labels; under mixing the teacher decides on the mixed image."""
 
     paper: ClassVar[str] = "Touvron et al. 2021 (DeiT), arXiv:2012.12877"
-    functions: ClassVar[tuple[Callable[..., Tensor], ...]] = (hard_targets,)
+    functions: ClassVar[Functions] = (hard_targets,)
 
     weight: float = 0.5
     """Factor of this loss in the total; DeiT gives the labels the other half."""
@@ -110,7 +120,7 @@ class BCETargets:
     """The teacher's probabilities, each class by itself; under mixing the teacher sees the mixed image."""
 
     paper: ClassVar[str] = "Beyer et al. 2020, arXiv:2006.07159 (sigmoid loss); Wightman et al. 2021, arXiv:2110.00476"
-    functions: ClassVar[tuple[Callable[..., Tensor], ...]] = (bce_targets,)
+    functions: ClassVar[Functions] = (bce_targets,)
 
     weight: float = 1.0
     """Factor of this loss in the total."""

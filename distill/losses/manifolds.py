@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from distill.losses.contract import Address, Bound, Needs, check_factors, require_teacher
+from distill.losses.contract import Address, Bound, Functions, Needs, check_factors, require_teacher
+from distill.losses.later import F, torch
 from distill.losses.pairs import Pair, Pairs, grids_of, layers_of, match_size, resolve
 from distill.losses.precision import student_and_teacher
 from distill.losses.processes import gathered, rank, summed, world_size
 from distill.losses.schedule import CONSTANT, Schedule
 from students.outputs import Outputs, Shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @student_and_teacher
@@ -93,7 +92,7 @@ class Manifold:
     """
 
     paper: ClassVar[str] = "Hao et al. 2022, arXiv:2107.01378"
-    functions: ClassVar[tuple[Callable[..., Tensor], ...]] = (manifold,)
+    functions: ClassVar[Functions] = (manifold,)
 
     weight: float = 1.0
     """Factor of this loss in the total."""

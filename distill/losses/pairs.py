@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypedDict
-
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, TypedDict
 
 from distill.losses.contract import Layer
+from distill.losses.later import F
 from students.outputs import Outputs, Shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Pairs = tuple[tuple[Layer, Layer], ...]
 """Student layer, teacher layer, of each pair."""

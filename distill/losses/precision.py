@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
-import torch
-from torch import Tensor
+from distill.losses.later import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 Options = ParamSpec("Options")
 

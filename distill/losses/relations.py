@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from distill.losses.contract import Bound, Needs, check_factors, check_images, require_teacher
+from distill.losses.contract import Bound, Functions, Needs, check_factors, check_images, require_teacher
 from distill.losses.grids import OverPairs
+from distill.losses.later import F, torch
 from distill.losses.pairs import NO_PAIRS, Pair, Pairs, layers_of, resolve, resolve_embeddings, vector
 from distill.losses.precision import student_and_teacher
 from distill.losses.processes import gathered, world_size
 from distill.losses.schedule import CONSTANT, Schedule
 from students.outputs import Outputs, Shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COINCIDENT = 1e-6  # of the largest: shorter than this has no direction
 
@@ -95,7 +94,7 @@ class SimilarityPreserving:
     """
 
     paper: ClassVar[str] = "Tung & Mori 2019, arXiv:1907.09682"
-    functions: ClassVar[tuple[Callable[..., Tensor], ...]] = (similarity_preserving,)
+    functions: ClassVar[Functions] = (similarity_preserving,)
 
     weight: float = 3000.0
     """Factor of this loss in the total."""
@@ -130,7 +129,7 @@ class RKD:
     """
 
     paper: ClassVar[str] = "Park et al. 2019, arXiv:1904.05068"
-    functions: ClassVar[tuple[Callable[..., Tensor], ...]] = (rkd,)
+    functions: ClassVar[Functions] = (rkd,)
 
     weight: float = 1.0
     """Factor of this loss in the total."""

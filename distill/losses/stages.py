@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar
 
 from distill.losses.contract import (
+    Functions,
     Head,
     Layer,
     Needs,
     check_classes,
     check_logits,
     check_positive,
-    logits_of,
     require_teacher,
 )
 from distill.losses.labels import target_class
-from distill.losses.layout import with_plain_gradient
-from distill.losses.pairs import Pair, grid_layer
-from distill.losses.precision import at_least_float32, student_and_teacher
+from distill.losses.later import F
+from distill.losses.precision import student_and_teacher
 from distill.losses.schedule import CONSTANT, Schedule
-from distill.losses.standardize import standardize
-from students.outputs import Outputs, Shapes
+from students.outputs import Shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distill.losses.bound.stages import BoundOFA
 
 
 @student_and_teacher
@@ -56,7 +54,7 @@ class OFA:
     """
 
     paper: ClassVar[str] = "Hao et al. 2023, arXiv:2310.19444"
-    functions: ClassVar[tuple[Callable[..., Tensor], ...]] = (ofa,)
+    functions: ClassVar[Functions] = (ofa,)
 
     weight: float = 1.0
     """Factor of this loss in the total."""
@@ -86,54 +84,6 @@ class OFA:
         check_classes(student, teacher)
         if not (self.layers or self.logits):
             raise ValueError("it has neither layers nor logits to teach; name a student layer, or use weight 0")
+        from distill.losses.bound.stages import BoundOFA
+
         return BoundOFA(self, student, require_teacher(teacher))
-
-
-class BoundOFA(nn.Module):
-    """OFA that knows its layers; holds one branch each."""
-
-    def __init__(self, options: OFA, student: Shapes, teacher: Shapes) -> None:
-        super().__init__()
-        self.options = options
-        self.read = logits_of(options.head, student)
-        classes = student.num_classes
-        self.pairs = [
-            Pair(
-                student=layer,
-                teacher=None,
-                student_shape=student.grids[layer],
-                teacher_shape=(classes,),
-                projection="branch to logits",
-            )
-            for layer in sorted({grid_layer(student, name, "student") for name in options.layers})
-        ]
-        self.branches = nn.ModuleList(
-            branch(pair.student_shape[0], max(student.embedding, teacher.embedding), classes) for pair in self.pairs
-        )
-
-    def forward(self, student: Outputs, teacher: Outputs | None, labels: Tensor | None) -> Tensor:
-        assert teacher is not None
-        assert labels is not None
-        said = [self.read(student)] if self.options.logits else []
-        for pair, to_logits in zip(self.pairs, self.branches, strict=True):
-            assert pair.student is not None
-            said.append(to_logits(at_least_float32(student.grids[pair.student])))
-        t = teacher.logits
-        if self.options.standardize:
-            said, t = [standardize(s) for s in said], standardize(t)
-        return torch.stack([ofa(s, t, labels, self.options.eps, self.options.temperature) for s in said]).sum()
-
-
-def branch(channels: int, width: int, classes: int) -> nn.Sequential:
-    """A grid [B, channels, H, W] -> logits [B, classes]."""
-    return nn.Sequential(
-        with_plain_gradient(
-            nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1, groups=channels, bias=False)
-        ),
-        with_plain_gradient(nn.Conv2d(channels, width, kernel_size=1, bias=False)),
-        nn.GroupNorm(1, width),  # a batch norm would couple the images and differ between processes
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(width, classes),
-    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from distill.losses.precision import at_least_float32
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SMALLEST_STD = 1e-2
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill.losses.layout import with_plain_gradient
+from distill.losses.bound.layout import with_plain_gradient
 
 
 @pytest.mark.parametrize("options", [{"kernel_size": 1}, {"kernel_size": 3, "stride": 2, "padding": 1, "groups": 16}])
