@@ -91,13 +91,8 @@ def main() -> None:
     arguments = sys.argv[1:]
     try:
         # Which options a recipe has is known only to its script, so what stands behind the script is parsed by it.
-        if arguments[:1] in (["save"], ["bench"]) and len(arguments) > 1 and not arguments[1].startswith("-"):
-            script, options = Path(arguments[1]), arguments[2:]
-            if arguments[0] == "save":
-                from distill.saved.script import with_recipe
-            else:
-                from distill.bench.script import with_recipe
-            with_recipe(script, options)()
+        if arguments[:1] in (["bench"], ["save"]) and len(arguments) > 1 and not arguments[1].startswith("-"):
+            commands[arguments[0]].with_recipe(Path(arguments[1]), arguments[2:])
             return
         of_recipe = arguments[3:] if arguments[:1] == ["teacher"] else []
         command = tyro.extras.subcommand_cli_from_dict(

@@ -8,13 +8,12 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import tyro
+from typing import TYPE_CHECKING
 
 from distill import failures, waiting
+from distill.commandline import parse
 from distill.options import RunOptions
 from distill.recipe import Recipe, to_json
 from distill.signals import Signals
@@ -28,12 +27,6 @@ if TYPE_CHECKING:
     from distill.saved.reader import SavedOutputs
 
 
-@dataclass(frozen=True)
-class _Command:
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
-    options: Annotated[RunOptions, tyro.conf.arg(name="")]
-
-
 def run(recipe: Recipe, args: Sequence[str] | None = None) -> Path:
     """Carry out a recipe, with overrides from `args` (None: the command line), and return its run folder.
 
@@ -45,31 +38,14 @@ def run(recipe: Recipe, args: Sequence[str] | None = None) -> Path:
     waiting.rest()
     script = Path(sys.argv[0])
     with failures.in_one_line("the run's options"):
-        recipe, options = parse(
-            recipe, args, prog=script.name, description=getattr(sys.modules["__main__"], "__doc__", None)
-        )
+        described = getattr(sys.modules["__main__"], "__doc__", None)
+        recipe, options = parse(recipe, RunOptions(), args, prog=script.name, description=described)
     if options.alone:
         recipe = recipe.without_teacher()
     out = Path(options.out or f"runs/{script.stem}{'-alone' * options.alone}")
     command = shlex.join(["python", *(sys.argv if args is None else [sys.argv[0], *args])])
     with Signals() as signals, failures.in_one_line(str(out)):
         return _carry_out(recipe, options, out, signals, command)
-
-
-def parse(
-    recipe: Recipe, args: Sequence[str] | None, *, prog: str, description: str | None
-) -> tuple[Recipe, RunOptions]:
-    """The recipe and options after overrides such as --optim.epochs 100. An unknown option ends the program."""
-    command = tyro.cli(
-        _Command,
-        prog=prog,
-        description=description,
-        args=args,
-        default=_Command(recipe, RunOptions()),
-        console_outputs=_is_main(),
-        config=(tyro.conf.AvoidSubcommands,),
-    )
-    return command.recipe, command.options
 
 
 def _carry_out(recipe: Recipe, options: RunOptions, out: Path, signals: Signals, command: str) -> Path:

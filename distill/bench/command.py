@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -54,3 +55,16 @@ class Bench:
         from distill.script import recipe_of
 
         bench(recipe_of(self.script), self.options, self.script)
+
+    @classmethod
+    def with_recipe(cls, script: Path, args: Sequence[str]) -> None:
+        """Carry it out with the options behind the script, its recipe's and these. An unknown one ends the program."""
+        from distill.commandline import parse
+        from distill.script import recipe_of
+
+        prog = f"python -m distill bench {script}"
+        recipe, options = parse(recipe_of(script), BenchOptions(), args, prog=prog, description=cls.__doc__)
+        # Heavy imports wait until the options are known to be right.
+        from distill.bench.carry_out import bench
+
+        bench(recipe, options, script)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -48,3 +49,16 @@ class Save:
         from distill.script import recipe_of
 
         save(recipe_of(self.script), self.options, self.script.stem)
+
+    @classmethod
+    def with_recipe(cls, script: Path, args: Sequence[str]) -> None:
+        """Carry it out with the options behind the script, its recipe's and these. An unknown one ends the program."""
+        from distill.commandline import parse
+        from distill.script import recipe_of
+
+        prog = f"python -m distill save {script}"
+        recipe, options = parse(recipe_of(script), SaveOptions(), args, prog=prog, description=cls.__doc__)
+        # Heavy imports wait until the options are known to be right.
+        from distill.saved.saving import save
+
+        save(recipe, options, script.stem)
