@@ -70,5 +70,6 @@ def _classes(report: Mapping[str, Any]) -> list[str]:
         lines += [f"| class | images | top-1 % | {text(reference['key'])} |", "| --- | --- | --- | --- |"]
         for _, name, own, theirs in lost:
             n = own["images"]
-            lines.append(f"| {text(name)} | {n} | {share(own['correct'] / n)} | {share(theirs['correct'] / n)} |")
+            shares = share(own["correct"] / n, own["interval"]), share(theirs["correct"] / n, theirs["interval"])
+            lines.append(f"| {text(name)} | {n} | {' | '.join(shares)} |")
     return lines

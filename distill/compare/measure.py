@@ -80,6 +80,7 @@ class Comparison:
         for number, candidate in enumerate(self.candidates):
             model = self._named(candidate) | measured[candidate.key]
             model["kept"] = self._kept(candidate, measured)
+            model["over_alone"] = self._over_alone(candidate, measured)
             worse = {"robustness": robustness[number], "uncorrupted_top1": uncorrupted[number]}
             models.append(model | worse | {"cost": expenses[number]})
         labelled = sum(row["images"] for row in models[0]["per_class"])
@@ -226,6 +227,13 @@ class Comparison:
         own = measured[candidate.key]["top1"]
         of = measured[whole.key]["top1"] if whole else None
         return own / of if own is not None and of else None
+
+    def _over_alone(self, candidate: Candidate, measured: Mapping[str, dict[str, Any]]) -> float | None:
+        """How much more of the images it is right on than the same student without a teacher, where that was named."""
+        run = self.alone.get(candidate.run or "")
+        alone = next((c for c in self.candidates if run and c.run == run), None)
+        own, its = measured[candidate.key]["top1"], measured[alone.key]["top1"] if alone else None
+        return own - its if own is not None and its is not None else None
 
     def _curves(self) -> dict[str, Any]:
         found = {c.run: curves(Path(c.run), c.role) for c in self.candidates if c.run}

@@ -74,7 +74,7 @@ class Tally:
             "nll": calibration["before"]["nll"] if calibration else None,
             "agreement": score.agreement,
             "kl": score.kl,
-            "per_class": [{"images": int(n), "correct": int(right)} for n, right in per_class.tolist()],
+            "per_class": [_of_class(int(n), int(right)) for n, right in per_class.tolist()],
             "calibration": calibration,
             **self._against_reference(score, reduce(self.against), gather),
         }
@@ -106,3 +106,7 @@ class Tally:
 
 def _bounds(share: float | None, images: int) -> list[float] | None:
     return None if share is None else list(interval(share, images))
+
+
+def _of_class(images: int, correct: int) -> dict[str, Any]:
+    return {"images": images, "correct": correct, "interval": _bounds(correct / images if images else None, images)}

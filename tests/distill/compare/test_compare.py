@@ -22,8 +22,8 @@ from students.preprocess import Preprocess
 
 MODEL = {
     "key", "role", "name", "source", "run", "alone", "teacher", "params", "images", "img_size", "top1", "top1_interval",
-    "top5", "top5_interval", "nll", "agreement", "kl", "kept", "per_class", "mcnemar", "fidelity", "calibration",
-    "confusion", "robustness", "uncorrupted_top1", "cost", "disagreements",
+    "top5", "top5_interval", "nll", "agreement", "kl", "kept", "over_alone", "per_class", "mcnemar", "fidelity",
+    "calibration", "confusion", "robustness", "uncorrupted_top1", "cost", "disagreements",
 }  # fmt: skip
 
 
@@ -74,6 +74,9 @@ def test_runs_of_different_teachers_and_views_are_compared_with_a_folder_and_a_f
     assert teacher["top1"] == (reference == labels).mean()
     assert student["agreement"] == (own == reference).mean()
     assert student["kept"] == pytest.approx(student["top1"] / teacher["top1"])
+    baseline = next(model for model in report["models"] if model["role"] == "baseline")
+    assert student["over_alone"] == student["top1"] - baseline["top1"]
+    assert baseline["over_alone"] is None
     assert (student["teacher"], models["other"]["teacher"], student["alone"]) == ("tiny", "second", str(alone))
     assert models["other"]["kept"] == pytest.approx(models["other"]["top1"] / models["second"]["top1"])
     assert models["second"]["agreement"] < 1  # the same weights, but on other views

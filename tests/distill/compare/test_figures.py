@@ -243,6 +243,9 @@ def test_a_tally_does_not_depend_on_the_batches(tmp_path, sizes):
     assert (found["mcnemar"]["only_reference"], found["mcnemar"]["only_this"]) == only
     right = [(int((wanted == k).sum()), int(((wanted == k) & (ours == k)).sum())) for k in range(7)]
     assert [(c["images"], c["correct"]) for c in found["per_class"]] == right
+    for a_class, (n, correct) in zip(found["per_class"], right, strict=True):
+        wilson = scipy.stats.binomtest(correct, n).proportion_ci(method="wilson")
+        assert a_class["interval"] == pytest.approx([wilson.low, wilson.high], abs=1e-6)
     log_p, log_q = (scipy.special.log_softmax(z.double().numpy(), axis=1) for z in (own, reference))
     assert found["kl"] == pytest.approx((np.exp(log_q) * (log_q - log_p)).sum(1).mean(), rel=1e-5)
     assert np.array_equal(found["confusion"]["counts"], confusion_matrix(theirs, ours, labels=range(7)))

@@ -19,6 +19,10 @@ def row(**changes: Any) -> dict[str, Any]:
     return empty | {"per_class": [], "disagreements": [], "img_size": [28, 28], "images": 400} | changes
 
 
+def of_class(correct: int) -> list[dict[str, Any]]:
+    return [{"images": 400, "correct": correct, "interval": [0.5, 0.95]}]
+
+
 CURVE = {"nll": 0.25, "brier": 0.125, "ece": 0.0625, "bins": []}
 TIMES = {"median": 2.5, "low": 2.0, "high": 4.0}
 COST = {
@@ -27,20 +31,20 @@ COST = {
 }  # fmt: skip
 TEACHER = row(
     key="big|<b>", role="teacher", name="big", top1=0.9, top1_interval=[0.85, 0.93], kept=1.0, params=4_650_000,
-    calibration={"before": CURVE, "temperature": 1.5, "after": CURVE}, per_class=[{"images": 400, "correct": 360}],
+    calibration={"before": CURVE, "temperature": 1.5, "after": CURVE}, per_class=of_class(360),
     cost=COST, robustness={"jpeg": [0.5, 0.4, 0.3, 0.2, 0.1]}, uncorrupted_top1=0.55,
 )  # fmt: skip
 STUDENT = row(
     key="small [/]", role="student", name="small", top1=0.81, top1_interval=[0.77, 0.845], top5=0.99,
     top5_interval=[0.97, 1.0], agreement=0.8, kl=0.25, kept=0.9, params=680_000, run="runs/small", alone="runs/alone",
-    mcnemar={"only_reference": 46, "only_this": 10, "p": 0.00123}, per_class=[{"images": 400, "correct": 324}],
+    mcnemar={"only_reference": 46, "only_this": 10, "p": 0.00123}, per_class=of_class(324),
     fidelity={"rank_correlation": 0.5, "cka": {"values": [[0.1, 0.2], [0.3, 0.75]]}},
     calibration={"before": CURVE, "temperature": None, "after": None}, cost=COST,
     robustness={"jpeg": [0.5, 0.4, 0.3, 0.2, 0.0]}, uncorrupted_top1=0.81,
 )  # fmt: skip
 ALONE = row(
     key="alone", role="baseline", name="alone", top1=0.75, top1_interval=[0.7, 0.79], agreement=0.7, kl=0.5,
-    kept=0.75 / 0.9, params=680_000, run="runs/alone", per_class=[{"images": 400, "correct": 300}],
+    kept=0.75 / 0.9, params=680_000, run="runs/alone", per_class=of_class(300),
     robustness={"jpeg": [0.5, 0.4, 0.3, 0.2, 0.0]}, uncorrupted_top1=0.81,
 )  # fmt: skip
 
@@ -61,7 +65,7 @@ def test_markdown_by_hand():
     assert r"| small \[/\] | 0.250 | 0.125 | 6.25 | – | – | – | – |" in page
     assert r"| small \[/\] | 28×28 | 1.5 M | 2.4 MB | 2.50 [2.00, 4.00] | 2 [2, 4] | – |" in page
     assert r"| small \[/\] | 81.00 | 28.00 |" in page  # the mean of five strengths
-    assert r"| a\*b | 400 | 81.00 | 90.00 |" in page
+    assert r"| a\*b | 400 | 81.00 [50.0, 95.0] | 90.00 [50.0, 95.0] |" in page
     assert closing_lines(report(TEACHER, STUDENT | {"alone": None}, ALONE)) == []  # not of the same recipe
 
 
