@@ -100,14 +100,17 @@ def refusal(agreed: Agreed, broken: list[str], plan: Plan, step: int) -> tuple[s
     shown = ", ".join(map(str, indices[:4])) + (" …" if len(indices) > 4 else "")
     text = f"{_what(agreed, broken, step)}; its views are those of images {shown} in epoch {epoch}"
     values = {name: str(value) for name, value in (agreed.means | {GRADIENT: agreed.norm}).items()}
-    return text, {
+    address: dict[str, object] = {
         "step": step + 1,
         "values": values,
         "seed": seed,
         "epoch": epoch,
         "position": first,
         "images": indices,
-    } | ({"views": [view for _, view in shown_views]} if layout.repeats > 1 else {})
+    }
+    if layout.repeats > 1:
+        address["views"] = [view for _, view in shown_views]
+    return text, address
 
 
 def _what(agreed: Agreed, broken: list[str], step: int) -> str:

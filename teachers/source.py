@@ -157,7 +157,7 @@ def load(plan: Plan, *, pretrained: bool) -> nn.Module:
     return model
 
 
-def _asking(timm_name: str) -> contextlib.AbstractContextManager[None]:
+def _asking(timm_name: str) -> contextlib.AbstractContextManager[bool | None]:
     """What files of a model are asked for within: of the hub quickly, of a folder on this machine as it comes."""
     local = not timm_name or timm_name.startswith("local-dir:")
     return contextlib.nullcontext() if local else hub.without_retries()
