@@ -1,7 +1,8 @@
 """Views: how an image is seen, and the address that decides every random part of it.
 
-The order of images is a function of (seed, epoch), a view of (seed, epoch, index), and a mixture of (seed, epoch,
-position in the epoch). So neither workers, processes, nor a restart change what is trained on.
+The order of images is a function of (seed, epoch), a view of (seed, epoch, index), and from an image's second view in
+a batch on of its number too, and a mixture of (seed, epoch, position in the epoch). So neither workers, processes, nor
+a restart change what is trained on.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def load(plan: Plan, *, pretrained: bool) -> nn.Module:
     return model
 
 
-def _asking(timm_name: str) -> contextlib.AbstractContextManager[object]:
+def _asking(timm_name: str) -> contextlib.AbstractContextManager[bool | None]:
     """What files of a model are asked for within: of the hub quickly, of a folder on this machine as it comes."""
     local = not timm_name or timm_name.startswith("local-dir:")
     return contextlib.nullcontext() if local else hub.without_retries()
@@ -176,11 +176,10 @@ def _skeleton(teacher: Teacher, timm_name: str, arguments: dict[str, Any]) -> An
             with torch.device("meta"), _asking(timm_name if timm_name.startswith("hf-hub:") else ""):
                 return timm.create_model(timm_name, **arguments).eval()
         except RuntimeError:  # older timm reads numbers out of tensors while it builds, which needs real ones
-            with torch.device("cpu"):  # whatever the caller's is
-                return timm.create_model(timm_name, **arguments).eval().to("meta")
+            return timm.create_model(timm_name, **arguments).eval().to("meta")
     except Exception as error:  # a folder's or a hub's config.json may ask for anything
         asked = f" with img_size {teacher.img_size}" if "img_size" in arguments else ""
-        raise ValueError(f"model '{teacher.name}' cannot be built{asked}: {_line(error)}") from error
+        raise ValueError(f"teacher '{teacher.name}' cannot be built{asked}: {_line(error)}") from error
 
 
 def _own_classes(state: dict[str, Tensor], cfg: dict[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def open_task(
     held = np.zeros(len(train), dtype=bool)
     share = min(max(round(heldout * len(train)), 1), MOST_HELD_OUT)
     held[np.random.default_rng(SPLIT_SEED).permutation(len(train))[:share]] = True
-    layout = replace(plan.layout, images=len(train) - share)
+    layout = replace(plan.layout, images=len(train) - share, repeats=1)  # few epochs, and each of all the images
     if layout.images < layout.batch_size or min(share, len(train) - share) < processes:
         raise ValueError(
             f"of {len(train)} training images {share} are held out, and {layout.images} are too few for a batch of "
