@@ -52,12 +52,30 @@ def cost(plan: Plan, images: int) -> Cost | None:
         with FakeTensorMode(allow_non_fake_inputs=True):
             objective.to_empty(device="cpu")
             weights = {tensor.untyped_storage()._cdata for tensor in objective.parameters()}
-            with FlopCounterMode(display=False) as flops, _kept_for_backward() as kept:
+            counter = FlopCounterMode(display=False, custom_mapping=_attention_on_a_cpu())
+            with counter as flops, _kept_for_backward() as kept:
                 losses_on_blank_images(plan, objective, images)["total"].backward()
     except Exception:  # whatever a loss of a user's own does with tensors that have no values
         return None
     size = sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
     return Cost(kept=size / images, flops=flops.get_total_flops() / images, idle=without_gradient(objective))
+
+
+def _attention_on_a_cpu() -> dict[Any, Any]:
+    """Formulas, for torch's counter, of what torch 2.8 does not count."""
+    from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
+
+    def forward(query, key, value, *args, **kwargs) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    def backward(gradient, query, key, value, *args, **kwargs) -> int:
+        return sdpa_backward_flop_count(gradient, query, key, value)
+
+    aten = torch.ops.aten
+    return {
+        aten._scaled_dot_product_flash_attention_for_cpu: forward,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+    }
 
 
 def losses_on_blank_images(plan: Plan, objective: Objective, images: int) -> dict[str, Tensor]:

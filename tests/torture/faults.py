@@ -189,6 +189,26 @@ def not_finite(kind: str) -> Fault:
     return fault
 
 
+def not_finite_of_one(kind: str) -> Fault:
+    """A loss or a gradient that is NaN on the second process alone: both stop before the step, or both leave it out."""
+
+    def fault(place: Place, out: Path) -> str | None:
+        recipe = place.here(child.poisoned(kind=kind, step=14, steps=20, rank=1))
+        what = "loss poison" if kind == "value" else "the gradient"
+        ranks = place.pair(out, *SIX, recipe=recipe)
+        codes = [rank.wait() for rank in ranks]
+        if codes != [1, 1]:
+            return f"exit codes {codes}: {ranks[0].said[-300:]} {ranks[1].said[-300:]}"
+        if wrong := one_line(ranks, f"step 14: {what} is nan; no optimiser step was taken"):
+            return wrong
+        skipping = place.pair(out, *SIX, "--skip-nonfinite", "1", recipe=recipe)
+        codes = [rank.wait() for rank in skipping]
+        line = next((line for line in metrics(out) if line["step"] == 14), {})
+        return None if codes == [0, 0] and line.get("skipped") == 1 else f"{codes} {line} {skipping[0].said[-300:]}"
+
+    return fault
+
+
 def hostile_names(place: Place, out: Path) -> str | None:
     import numpy as np
 
@@ -269,6 +289,8 @@ TWO: dict[str, Fault] = {
     "one of two processes killed": one_of_two_killed,
     "SIGTERM to one of two": one_of_two_signalled,
     "one of two fails alone": one_of_two_fails,
+    "loss of one of two not finite": not_finite_of_one("value"),
+    "gradient of one of two not finite": not_finite_of_one("gradient"),
 }
 
 

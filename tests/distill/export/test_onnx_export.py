@@ -147,7 +147,7 @@ def test_the_python_of_the_page_on_students_runs_and_agrees(exported, run, val_i
         found.append(names)
     assert found[0]["logits"].shape == (2, 10)
     torch.testing.assert_close(found[1]["probabilities"][0], logits.softmax(0), atol=1e-3, rtol=0)
-    torch.testing.assert_close(torch.from_numpy(found[2]["logits"][0]), logits, atol=0.05, rtol=0)
+    torch.testing.assert_close(torch.from_numpy(found[2]["logits"][0]), logits, atol=0.06, rtol=0)
     assert len(blocks) == 3
 
 
