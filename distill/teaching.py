@@ -159,7 +159,7 @@ def _fit(plan: Plan, teacher: FrozenTeacher, accelerator: Accelerator, console: 
             for batch in in_order(images, transform, batch_size=BATCH_SIZE, workers=workers, seed=seed):
                 assert batch.labels is not None
                 with accelerator.autocast():  # which its runtime was started for
-                    embedding = teacher(batch.views.to(accelerator.device)).embedding
+                    embedding = teacher(batch.views.to(accelerator.device, non_blocking=True)).embedding
                 assert embedding is not None
                 rows = slice(counter.done, counter.done + len(batch.views))
                 embeddings[rows], labels[rows] = embedding, batch.labels.to(accelerator.device)

@@ -176,7 +176,7 @@ class Comparison:
 
     def _grids(self, candidate: Candidate, batch: Seen) -> list[Tensor]:
         assert candidate.grids is not None
-        views = batch.views[candidate.preprocess].to(self.accelerator.device)
+        views = batch.views[candidate.preprocess].to(self.accelerator.device, non_blocking=True)
         parts = [candidate.grids(part, candidate.layers) for part in views.split(AT_ONCE)]
         return [torch.cat([grids[layer] for grids in parts]) for layer in candidate.layers]
 
