@@ -162,11 +162,11 @@ def _images(data: str, size: int, aside: Path) -> Any:
     labels = np.arange(size) % classes
     names = [f"class_{label}" for label in range(classes)]
     if data == "arrays":
-        pixels = {
-            f"{split}_images": rng.integers(0, 256, (size, SIDE, SIDE, 3), np.uint8) for split in ("train", "val")
-        }
+        train, val = rng.integers(0, 256, (2, size, SIDE, SIDE, 3), np.uint8)
         file = aside / f"{size}.npz"
-        np.savez(file, train_labels=labels, val_labels=labels, classes=np.array(names), **pixels)
+        np.savez(
+            file, train_images=train, val_images=val, train_labels=labels, val_labels=labels, classes=np.array(names)
+        )
         return Arrays(path=str(file))
     for split in ("train", "val"):
         for name in names:
