@@ -104,13 +104,14 @@ def _fitted_head(
 ) -> Head:
     config = _single(plan)
     if not kept.is_file() and accelerator.is_main_process:
-        # With the layers of the losses already, so that what is exported for it serves the training too.
-        backbone = make_teacher(plan.recipe, accelerator, console, layers=layers, head=None, images=plan.train)
-        assert isinstance(backbone, FrozenTeacher)
-        cached = _cache_folder() / f"{_fingerprint(plan, backbone)}.safetensors"
+        asked: Any = plan.recipe.teacher
+        cached = _cache_folder() / f"{_fingerprint(plan, asked.build(layers=layers))}.safetensors"
         if cached.is_file():
             head, how = Head.load(cached), "taken from the cache"
         else:
+            # With the layers of the losses already, so that what is exported for it serves the training too.
+            backbone = make_teacher(plan.recipe, accelerator, console, layers=layers, head=None, images=plan.train)
+            assert isinstance(backbone, FrozenTeacher)
             head, how = _fit(plan, backbone, accelerator, console, workers), "fitted"
             head.save(cached, {"teacher": config.name, "classes": json.dumps(plan.classes)})
         head.save(kept)
@@ -158,7 +159,7 @@ def _fit(plan: Plan, teacher: FrozenTeacher, accelerator: Accelerator, console: 
             for batch in in_order(images, transform, batch_size=BATCH_SIZE, workers=workers, seed=seed):
                 assert batch.labels is not None
                 with accelerator.autocast():  # which its runtime was started for
-                    embedding = teacher(batch.views.to(accelerator.device)).embedding
+                    embedding = teacher(batch.views.to(accelerator.device, non_blocking=True)).embedding
                 assert embedding is not None
                 rows = slice(counter.done, counter.done + len(batch.views))
                 embeddings[rows], labels[rows] = embedding, batch.labels.to(accelerator.device)

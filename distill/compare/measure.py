@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 SCHEMA = 1
+AT_ONCE = 16
+"""Images whose grids are computed at once for CKA; of a whole batch the teacher's are the largest thing in a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +177,9 @@ class Comparison:
 
     def _grids(self, candidate: Candidate, batch: Seen) -> list[Tensor]:
         assert candidate.grids is not None
-        grids = candidate.grids(batch.views[candidate.preprocess].to(self.accelerator.device), candidate.layers)
-        return [grids[layer] for layer in candidate.layers]
+        views = batch.views[candidate.preprocess].to(self.accelerator.device, non_blocking=True)
+        parts = [candidate.grids(part, candidate.layers) for part in views.split(AT_ONCE)]
+        return [torch.cat([grids[layer] for grids in parts]) for layer in candidate.layers]
 
     def _robustness(
         self, indices: Sequence[int], most: int

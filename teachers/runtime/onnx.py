@@ -36,9 +36,17 @@ class OnnxCore:
         self.layers = layers
         self.file = file
         self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        # A batch of a new size is placed piece by piece, later ones in one block that is planned from it; without this
+        # the pieces would be kept beside the block.
+        self._shrinking = onnxruntime.RunOptions()
+        self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._sizes: set[int] = set()
 
     def __call__(self, x: Tensor) -> Answers:
-        logits, embedding, *grids = self._session.run(None, {"x": x.contiguous().numpy()})
+        first = len(x) not in self._sizes
+        self._sizes.add(len(x))
+        inputs = {"x": x.contiguous().numpy()}
+        logits, embedding, *grids = self._session.run(None, inputs, self._shrinking if first else None)
         named = zip(self.layers, grids, strict=True)
         return torch.from_numpy(logits), torch.from_numpy(embedding), {i: torch.from_numpy(grid) for i, grid in named}
 

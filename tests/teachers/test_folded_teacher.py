@@ -14,8 +14,9 @@ from teachers import FrozenTeacher, Teacher
 from teachers.runtime import weights_digest
 from teachers.runtime.agreement import check, deviation
 from teachers.runtime.contract import Answers, UnsuitableError
+from teachers.runtime.eager import eager
 from teachers.runtime.fold import fold
-from teachers.runtime.folded import FoldedCore
+from teachers.runtime.folded import FoldedCore, convolutional
 
 CPU = torch.device("cpu")
 WITH_GRIDS = pytest.mark.skipif(
@@ -79,6 +80,17 @@ def test_without_batchnorm_nothing_changes(name: str) -> None:
     assert teacher.start(CPU, (0,), views).runtime_note == "eager"
     assert teacher._fast is None
     assert deviation(answers(teacher(views, (0,))), before) == 0
+
+
+@pytest.mark.parametrize(("name", "cnn"), [("test_vit", False), ("test_convnext", True), ("test_nfnet", True)])
+def test_channels_last_equals_contiguous(name: str, cnn: bool) -> None:
+    model = built(name).model
+    x = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        other = FoldedCore(copy.deepcopy(model).to(memory_format=torch.channels_last), (0, 1))(x)
+        assert deviation(other, eager(model, x, (0, 1))) < 1e-5
+    assert all(grid.is_contiguous() for grid in other[2].values())
+    assert convolutional(model) == cnn
 
 
 def test_autocast_at_the_start_and_at_the_call() -> None:

@@ -1,0 +1,204 @@
+"""`python -m distill.bench.growth`: whether an image costs as much among 100,000 as among 1,000."""
+
+from __future__ import annotations
+
+import io
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import tyro
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from distill.preflight import Plan
+
+FEW = 128
+"""Images whose time is taken off, for it is what starting costs."""
+SIDE = 16
+"""Height and width in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """Measure the time per image of training, validation and comparison as the images become more.
+
+    A tiny student takes one epoch over each number of images, loading in the process, on one thread. The smaller sets
+    are taken again before and after each larger one, up to three times each, and what starting costs is taken off.
+    """
+
+    data: Literal["arrays", "folder", "synthetic"] = "arrays"
+    """Where the images lie: in one file, in a file each, or nowhere, for they are made."""
+    sizes: tuple[int, ...] = (1_000, 10_000, 100_000)
+    """Numbers of images, rising; each more than 256."""
+    workers: int = 0
+    """Loader processes."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def __call__(self) -> None:
+        if list(self.sizes) != sorted(set(self.sizes)) or not self.sizes or self.sizes[0] <= 2 * FEW:
+            raise ValueError(f"--sizes are {self.sizes}; use rising numbers above {2 * FEW}")
+        with tempfile.TemporaryDirectory() as aside:
+            taken = grown(self.data, self.sizes, Path(aside), workers=self.workers)
+        if self.json:
+            print(json.dumps(taken))
+            return
+        print("| Images | Training, µs an image | Validation | Comparison |")
+        print("| --- | --- | --- | --- |")
+        for size, seconds in taken.items():
+            cells = [_cell(seconds[part], taken[self.sizes[0]][part]) for part in ("train", "validate", "compare")]
+            print(f"| {size:,} | {' | '.join(cells)} |")
+
+
+def grown(data: str, sizes: tuple[int, ...], aside: Path, *, workers: int = 0) -> dict[int, dict[str, list[float]]]:
+    """Seconds an image by the number of images, of each part: "train", "validate", "compare", once a turn."""
+    import torch
+    from accelerate import Accelerator
+
+    torch.set_num_threads(1)
+    accelerator = Accelerator(cpu=True)
+    jobs = {size: _Job(data, size, aside, accelerator, workers) for size in (FEW, *sizes)}
+    jobs[FEW].take()  # what the first of all costs is nobody's
+    start = {part: statistics.median(one[part] for one in [jobs[FEW].take() for _ in range(5)]) for part in PARTS}
+    taken: dict[int, dict[str, list[float]]] = {size: {part: [] for part in PARTS} for size in sizes}
+    for size in turns(sizes):
+        for _ in range(min(sizes[-1] // size, 3)):
+            for part, seconds in jobs[size].take().items():
+                taken[size][part].append((seconds - start[part]) / (size - FEW))
+    return taken
+
+
+PARTS = ("train", "validate", "compare")
+
+
+def turns(sizes: tuple[int, ...]) -> list[int]:
+    """In which order sizes are taken: all the smaller ones before and after each larger one."""
+    order: list[int] = []
+    for size in sizes:
+        order = [*order, size, *order]
+    return order
+
+
+class _Job:
+    """A tiny student and so many images to train on, and as many to validate on."""
+
+    def __init__(self, data: str, size: int, aside: Path, accelerator: Accelerator, workers: int) -> None:
+        from distill import preflight
+        from distill.losses import CrossEntropy
+        from distill.recipe import Optim, Recipe
+        from distill.views import Views
+        from students import ViTConfig
+
+        student = ViTConfig(img_size=SIDE, patch_size=8, num_classes=None, embed_dim=16, depth=1, num_heads=1)
+        self.recipe = Recipe(
+            student=student,
+            data=_images(data, size, aside),
+            losses={"labels": CrossEntropy()},
+            views=Views(scale=(1.0, 1.0), hflip=0.5),
+            optim=Optim(epochs=1, batch_size=64, warmup_epochs=0),
+        )
+        self.check: Callable[[], Plan] = lambda: preflight.check(self.recipe, processes=1, accumulate=1)
+        self.accelerator, self.workers = accelerator, workers
+
+    def take(self) -> dict[str, float]:
+        """Seconds of each part."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self._take(self.check(), Path(folder))
+
+    def _take(self, plan: Plan, out: Path) -> dict[str, float]:
+        from torch.utils.data import Subset
+
+        import students
+        from distill.compare.candidate import keyed
+        from distill.compare.classes import agree
+        from distill.compare.measure import Comparison, Extent
+        from distill.compare.models import student_candidate
+        from distill.compare.terms import of_views
+        from distill.compare.validation import Validation
+        from distill.console import Console
+        from distill.options import RunOptions
+        from distill.train import evaluate, train
+
+        console, seconds = Console(main=False), {}
+        began = time.perf_counter()
+        few: Any = Subset(cast(Any, plan.val), range(FEW))  # which the last epoch ends with
+        options = RunOptions(log_every_steps=10**9, checkpoint_every_steps=10**9)
+        student = train(replace(plan, val=few), None, self.accelerator, out, options, console, workers=self.workers)
+        seconds["train"] = time.perf_counter() - began
+
+        began = time.perf_counter()
+        evaluate(plan, student, None, self.accelerator, self.workers)
+        seconds["validate"] = time.perf_counter() - began
+
+        students.save(student, out / "student", label_names=plan.classes)
+        terms = of_views(plan.recipe.views, plan.recipe.view_size, plan.recipe.student.in_chans)
+        own = student_candidate(student, out, self.accelerator, baseline=True, terms=terms, names=plan.classes)
+        images = Validation("images", plan.val, plan.classes)
+        space = agree(images.classes, keyed([own]))
+        began = time.perf_counter()
+        Comparison(space, images, self.accelerator, console, reference=None, scratch=out).measure(
+            Extent(cka_images=0, cost=False)
+        )
+        seconds["compare"] = time.perf_counter() - began
+        return seconds
+
+
+def _images(data: str, size: int, aside: Path) -> Any:
+    from distill.data import Arrays, Folder, Synthetic
+
+    classes = 10
+    if data == "synthetic":
+        return Synthetic(images=size, val_images=size, num_classes=classes, img_size=SIDE)
+    rng = np.random.default_rng(size)
+    labels = np.arange(size) % classes
+    names = [f"class_{label}" for label in range(classes)]
+    if data == "arrays":
+        train, val = rng.integers(0, 256, (2, size, SIDE, SIDE, 3), np.uint8)
+        file = aside / f"{size}.npz"
+        np.savez(
+            file, train_images=train, val_images=val, train_labels=labels, val_labels=labels, classes=np.array(names)
+        )
+        return Arrays(path=str(file))
+    for split in ("train", "val"):
+        for name in names:
+            (aside / str(size) / split / name).mkdir(parents=True)
+        for index, label in enumerate(labels):
+            file = aside / str(size) / split / names[label] / f"{index:06}.jpg"
+            file.write_bytes(_jpeg(rng))
+    return Folder(root=str(aside / str(size)))
+
+
+def _jpeg(rng: np.random.Generator) -> bytes:
+    from PIL import Image
+
+    with io.BytesIO() as file:
+        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)).save(file, "JPEG")
+        return file.getvalue()
+
+
+def _cell(seconds: list[float], smallest: list[float]) -> str:
+    median = statistics.median(seconds)
+    spread = f" ({1e6 * min(seconds):.0f} to {1e6 * max(seconds):.0f})" if len(seconds) > 1 else ""
+    return f"{1e6 * median:.0f}{spread}, × {median / statistics.median(smallest):.2f}"
+
+
+def main() -> None:
+    """Parse the command line and measure; a user's error is one line and exit code 2."""
+    try:
+        tyro.cli(Growth, prog="python -m distill.bench.growth")()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
