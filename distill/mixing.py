@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,10 +26,9 @@ def mix(
     assert position % 2 == 0
     if images.dtype == torch.uint8:
         images = images.float() / 255
-    height, width = images.shape[-2:]
     pairs = range(position // 2, (position + len(images)) // 2)
-    keeps = np.stack([pair_mask(views, height, width, derived_seed(seed, epoch, pair, "mix")) for pair in pairs])
-    keep = torch.from_numpy(keeps).to(images.device).repeat_interleave(2, 0).unsqueeze(1)  # [B, 1, H, W]
+    kept = [pair_kept(views, *images.shape[-2:], derived_seed(seed, epoch, pair, "mix")) for pair in pairs]
+    keep = kept_pixels(kept, images).repeat_interleave(2, 0).unsqueeze(1)  # [B, 1, H, W]
     mixed = torch.lerp(_partners(images), images, keep.expand_as(images))
     if labels is None:
         return mixed, None
@@ -36,20 +37,34 @@ def mix(
     return mixed, torch.lerp(_partners(one_hot), one_hot, share)
 
 
-def pair_mask(views: Views, height: int, width: int, seed: int) -> np.ndarray:
-    """How much of its own image each pixel of a pair keeps, float32 [height, width]; the rest is its partner's."""
+Kept = tuple[float, int, int, int, int]
+"""What a pair's images keep of themselves: a share everywhere but in a box (top, bottom, left, right), where none."""
+
+
+def pair_kept(views: Views, height: int, width: int, seed: int) -> Kept:
+    """Draw what a pair keeps: all of it, or a share of each pixel (mixup), or all but a box (CutMix)."""
     rng = np.random.default_rng(seed)
-    mask = np.ones((height, width), dtype=np.float32)
     if rng.random() >= views.mix_prob:
-        return mask
+        return 1.0, 0, 0, 0, 0
     if views.cutmix > 0 and (views.mixup <= 0 or rng.random() < views.mix_switch_prob):
         side = np.sqrt(1 - rng.beta(views.cutmix, views.cutmix))
         top, bottom = _span(rng, height, side)
         left, right = _span(rng, width, side)
-        mask[top:bottom, left:right] = 0
-    else:
-        mask[:] = rng.beta(views.mixup, views.mixup)
-    return mask
+        return 1.0, top, bottom, left, right
+    return rng.beta(views.mixup, views.mixup), 0, 0, 0, 0
+
+
+def kept_pixels(kept: Sequence[Kept], like: Tensor) -> Tensor:
+    """How much of its own image each pixel of each pair keeps, float32 [P, H, W], made on the images' device.
+
+    like: images [B, C, H, W]. Five numbers a pair are copied there, not a mask of its pixels.
+    """
+    numbers = torch.tensor(kept, dtype=torch.float32).to(like.device, non_blocking=True)  # [P, 5]
+    share, top, bottom, left, right = numbers.view(-1, 5, 1, 1).unbind(1)  # each [P, 1, 1]
+    rows = torch.arange(like.shape[-2], device=like.device).view(1, -1, 1)
+    columns = torch.arange(like.shape[-1], device=like.device).view(1, 1, -1)
+    boxed = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)  # [P, H, W]
+    return torch.where(boxed, torch.zeros_like(share), share)
 
 
 def _span(rng: np.random.Generator, length: int, share: float) -> tuple[int, int]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 FEW = 128
 """Images whose time is taken off, for it is what starting costs."""
+MOST_TURNS = 10
+"""How often a small set is taken before and after a larger one, for it is over in a moment."""
 SIDE = 16
 """Height and width in pixels."""
 
@@ -32,7 +34,7 @@ class Growth:
     """Measure the time per image of training, validation and comparison as the images become more.
 
     A tiny student takes one epoch over each number of images, loading in the process, on one thread. The smaller sets
-    are taken again before and after each larger one, up to three times each, and what starting costs is taken off.
+    are taken again before and after each larger one, up to ten times each, and what starting costs is taken off.
     """
 
     data: Literal["arrays", "folder", "synthetic"] = "arrays"
@@ -71,7 +73,7 @@ def grown(data: str, sizes: tuple[int, ...], aside: Path, *, workers: int = 0) -
     start = {part: statistics.median(one[part] for one in [jobs[FEW].take() for _ in range(5)]) for part in PARTS}
     taken: dict[int, dict[str, list[float]]] = {size: {part: [] for part in PARTS} for size in sizes}
     for size in turns(sizes):
-        for _ in range(min(sizes[-1] // size, 3)):
+        for _ in range(min(sizes[-1] // size, MOST_TURNS)):
             for part, seconds in jobs[size].take().items():
                 taken[size][part].append((seconds - start[part]) / (size - FEW))
     return taken

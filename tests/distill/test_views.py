@@ -12,7 +12,7 @@ from PIL import Image
 
 from distill.data import ArrayImages
 from distill.loader import Layout, in_order, train_batches
-from distill.mixing import mix, pair_mask
+from distill.mixing import kept_pixels, mix, pair_kept
 from distill.views import Views, at_address, order, train_transform, val_transform, with_channels
 
 RNG = np.random.default_rng(0)
@@ -154,15 +154,25 @@ def test_cutmix_shares_are_what_the_clipped_box_covers():
         assert labels[0, 1].item() == pytest.approx(mixed[0].mean().item(), abs=1e-6)
 
 
+def test_what_a_pair_keeps_by_hand():
+    # A pair that is left alone, one that keeps 0.25 of every pixel, one that loses rows 1-2 of columns 0-1.
+    keep = kept_pixels([(1.0, 0, 0, 0, 0), (0.25, 0, 0, 0, 0), (1.0, 1, 3, 0, 2)], torch.zeros(6, 3, 3, 4))
+    assert keep.tolist() == [
+        [[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]],
+        [[0.25] * 4] * 3,
+        [[1, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]],
+    ]
+
+
 def test_mixing_shares_follow_their_distributions():
     # Beta(1, 1) is uniform: mean 1/2, and variance 1/12 for mixup.
-    shares = np.array([pair_mask(Views(mixup=1.0), 1, 1, seed).item() for seed in range(4000)])
+    shares = np.array([pair_kept(Views(mixup=1.0), 1, 1, seed)[0] for seed in range(4000)])
     assert shares.mean() == pytest.approx(1 / 2, abs=0.02)
     assert shares.var() == pytest.approx(1 / 12, abs=0.005)
-    none = [pair_mask(Views(mixup=1.0, mix_prob=0.25), 1, 1, seed).item() == 1 for seed in range(4000)]
+    none = [pair_kept(Views(mixup=1.0, mix_prob=0.25), 1, 1, seed)[0] == 1 for seed in range(4000)]
     assert np.mean(none) == pytest.approx(0.75, abs=0.03)
     both = Views(mixup=0.8, cutmix=1.0, mix_switch_prob=0.3)
-    boxes = [len(np.unique(pair_mask(both, 64, 64, seed))) == 2 for seed in range(2000)]
+    boxes = [pair_kept(both, 64, 64, seed)[0] == 1 for seed in range(2000)]
     assert np.mean(boxes) == pytest.approx(0.3, abs=0.04)
 
 
