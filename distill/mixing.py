@@ -27,7 +27,8 @@ def mix(
     if images.dtype == torch.uint8:
         images = images.float() / 255
     pairs = range(position // 2, (position + len(images)) // 2)
-    kept = [pair_kept(views, *images.shape[-2:], derived_seed(seed, epoch, pair, "mix")) for pair in pairs]
+    height, width = images.shape[-2:]
+    kept = [pair_kept(views, height, width, derived_seed(seed, epoch, pair, "mix")) for pair in pairs]
     keep = kept_pixels(kept, images).repeat_interleave(2, 0).unsqueeze(1)  # [B, 1, H, W]
     mixed = torch.lerp(_partners(images), images, keep.expand_as(images))
     if labels is None:
