@@ -58,12 +58,11 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, seeds: Tensor | None = None) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # [B, H, N, D/H]
         dropout = self.attn_drop if self.training else 0.0
-        seeded = dropout > 0 and seeds is not None  # torch's own attention draws for itself
         short = self.training and dropout == 0 and x.device.type == "cpu" and x.shape[1] <= SHORT
-        if seeded or short:
+        if short or (dropout and seeds is not None):  # torch's own attention draws for itself
             scale = k.shape[-1] ** -0.5 if self.scale is None else self.scale
             attention = (q * scale @ k.transpose(-2, -1)).softmax(-1)  # [B, H, N, N]
-            x = (drop(attention, dropout, at(seeds, 0)) if seeded else attention) @ v
+            x = (drop(attention, dropout, at(seeds, 0)) if dropout and seeds is not None else attention) @ v
         else:
             x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
         return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)), seeds, 1)
