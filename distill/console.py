@@ -84,6 +84,7 @@ class Console:
             TimeRemainingColumn(),
             console=self.rich,
             disable=not self.rich.is_terminal,
+            refresh_per_second=2,  # each costs milliseconds in which no operation is started
             expand=True,
         )
 
