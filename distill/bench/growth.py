@@ -50,19 +50,27 @@ class Growth:
         if list(self.sizes) != sorted(set(self.sizes)) or not self.sizes or self.sizes[0] <= 2 * FEW:
             raise ValueError(f"--sizes are {self.sizes}; use rising numbers above {2 * FEW}")
         with tempfile.TemporaryDirectory() as aside:
-            taken = grown(self.data, self.sizes, Path(aside), workers=self.workers)
+            taken, peaks = grown(self.data, self.sizes, Path(aside), workers=self.workers)
         if self.json:
-            print(json.dumps(taken))
+            print(json.dumps({"seconds_per_image": taken, "peak_bytes": peaks}))
             return
-        print("| Images | Training, µs an image | Validation | Comparison |")
-        print("| --- | --- | --- | --- |")
+        print("| Images | Training, µs an image | Validation | Comparison | Memory of these two, MiB |")
+        print("| --- | --- | --- | --- | --- |")
         for size, seconds in taken.items():
-            cells = [_cell(seconds[part], taken[self.sizes[0]][part]) for part in ("train", "validate", "compare")]
-            print(f"| {size:,} | {' | '.join(cells)} |")
+            cells = [_cell(seconds[part], taken[self.sizes[0]][part]) for part in PARTS]
+            memory = ", ".join("unknown" if peak is None else f"{peak / 2**20:.0f}" for peak in peaks[size].values())
+            print(f"| {size:,} | {' | '.join(cells)} | {memory} |")
 
 
-def grown(data: str, sizes: tuple[int, ...], aside: Path, *, workers: int = 0) -> dict[int, dict[str, list[float]]]:
-    """Seconds an image by the number of images, of each part: "train", "validate", "compare", once a turn."""
+Seconds = dict[int, dict[str, list[float]]]
+Peaks = dict[int, dict[str, int | None]]
+
+
+def grown(data: str, sizes: tuple[int, ...], aside: Path, *, workers: int = 0) -> tuple[Seconds, Peaks]:
+    """Seconds an image by the number of images, of each part, once a turn: "train", "validate", "compare".
+
+    Beside them the most memory, in bytes, that the last two took in the last turn.
+    """
     import torch
     from accelerate import Accelerator
 
@@ -70,13 +78,16 @@ def grown(data: str, sizes: tuple[int, ...], aside: Path, *, workers: int = 0) -
     accelerator = Accelerator(cpu=True)
     jobs = {size: _Job(data, size, aside, accelerator, workers) for size in (FEW, *sizes)}
     jobs[FEW].take()  # what the first of all costs is nobody's
-    start = {part: statistics.median(one[part] for one in [jobs[FEW].take() for _ in range(5)]) for part in PARTS}
-    taken: dict[int, dict[str, list[float]]] = {size: {part: [] for part in PARTS} for size in sizes}
+    few = [jobs[FEW].take()[0] for _ in range(5)]
+    start = {part: statistics.median(one[part] for one in few) for part in PARTS}
+    taken: Seconds = {size: {part: [] for part in PARTS} for size in sizes}
+    peaks: Peaks = {}
     for size in turns(sizes):
         for _ in range(min(sizes[-1] // size, MOST_TURNS)):
-            for part, seconds in jobs[size].take().items():
+            all_of_it, peaks[size] = jobs[size].take()
+            for part, seconds in all_of_it.items():
                 taken[size][part].append((seconds - start[part]) / (size - FEW))
-    return taken
+    return taken, {size: peaks[size] for size in sizes}
 
 
 PARTS = ("train", "validate", "compare")
@@ -111,15 +122,16 @@ class _Job:
         self.check: Callable[[], Plan] = lambda: preflight.check(self.recipe, processes=1, accumulate=1)
         self.accelerator, self.workers = accelerator, workers
 
-    def take(self) -> dict[str, float]:
-        """Seconds of each part."""
+    def take(self) -> tuple[dict[str, float], dict[str, int | None]]:
+        """Seconds of each part, and the peak memory of validation and comparison in bytes."""
         with tempfile.TemporaryDirectory() as folder:
             return self._take(self.check(), Path(folder))
 
-    def _take(self, plan: Plan, out: Path) -> dict[str, float]:
+    def _take(self, plan: Plan, out: Path) -> tuple[dict[str, float], dict[str, int | None]]:
         from torch.utils.data import Subset
 
         import students
+        from distill.bench.peak import peak_bytes
         from distill.compare.candidate import keyed
         from distill.compare.classes import agree
         from distill.compare.measure import Comparison, Extent
@@ -130,28 +142,31 @@ class _Job:
         from distill.options import RunOptions
         from distill.train import evaluate, train
 
-        console, seconds = Console(main=False), {}
+        console, seconds, peaks = Console(main=False), {}, {}
         began = time.perf_counter()
         few: Any = Subset(cast(Any, plan.val), range(FEW))  # which the last epoch ends with
         options = RunOptions(log_every_steps=10**9, checkpoint_every_steps=10**9)
         student = train(replace(plan, val=few), None, self.accelerator, out, options, console, workers=self.workers)
         seconds["train"] = time.perf_counter() - began
 
-        began = time.perf_counter()
-        evaluate(plan, student, None, self.accelerator, self.workers)
-        seconds["validate"] = time.perf_counter() - began
+        def taken(part: str, work: Callable[[], object]) -> None:
+            def timed() -> None:
+                began = time.perf_counter()
+                work()
+                seconds[part] = time.perf_counter() - began
+
+            peaks[part] = peak_bytes(timed, self.accelerator.device)
+
+        taken("validate", lambda: evaluate(plan, student, None, self.accelerator, self.workers))
 
         students.save(student, out / "student", label_names=plan.classes)
         terms = of_views(plan.recipe.views, plan.recipe.view_size, plan.recipe.student.in_chans)
         own = student_candidate(student, out, self.accelerator, baseline=True, terms=terms, names=plan.classes)
         images = Validation("images", plan.val, plan.classes)
         space = agree(images.classes, keyed([own]))
-        began = time.perf_counter()
-        Comparison(space, images, self.accelerator, console, reference=None, scratch=out).measure(
-            Extent(cka_images=0, cost=False)
-        )
-        seconds["compare"] = time.perf_counter() - began
-        return seconds
+        comparison = Comparison(space, images, self.accelerator, console, reference=None, scratch=out)
+        taken("compare", lambda: comparison.measure(Extent(cka_images=0, cost=False)))
+        return seconds, peaks
 
 
 def _images(data: str, size: int, aside: Path) -> Any:

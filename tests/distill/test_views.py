@@ -30,8 +30,13 @@ def test_an_address_decides_all_three_sources_and_leaves_them_as_they_were():
         return random.random(), np.random.rand(), torch.rand(()).item()
 
     before = random.getstate(), torch.get_rng_state()
+    np.random.seed(7)
+    of_numpy = np.random.rand(2).tolist()
+    np.random.seed(7)
+    assert np.random.rand() == of_numpy[0]
     with at_address(1, 2, 3):
         first = draw()
+    assert np.random.rand() == of_numpy[1]
     assert random.getstate() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
     draw()
