@@ -108,6 +108,9 @@ def main() -> None:
         if os.environ.get("RANK", "0") == "0":  # a launcher's other processes found the same
             print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C; what was finished stays as it is", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:  # as of `| head`, which has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

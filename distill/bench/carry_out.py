@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,9 @@ from accelerate import Accelerator
 from distill import preflight
 from distill.allocator import give_freed_memory_back, keep_freed_memory
 from distill.bench.command import BenchOptions
+from distill.bench.heads import random_head
 from distill.bench.page import Page
-from distill.bench.peers import PEERS, same_job
+from distill.bench.peers import PEERS, Step, losses_of, said_differently, same_job
 from distill.bench.profiled import profiled
 from distill.bench.saved import save_batches, served
 from distill.bench.steps import Ready, Teaching, ready_batches, step
@@ -30,7 +32,7 @@ from distill.options import RunOptions
 from distill.preflight import Plan
 from distill.recipe import Recipe
 from distill.standin import missing, stand_in, without_download
-from distill.teaching import make_teacher, zero_head
+from distill.teaching import make_teacher
 from teachers import FrozenTeacher, Teacher
 from teachers.runtime import borrowed_cache
 
@@ -38,7 +40,12 @@ if TYPE_CHECKING:
     from teachers.frozen_ensemble import AnyFrozen
 
 BATCHES = 2  # that lie ready: a step never sees the batch of the step before
-CLOSE = 2e-3  # a peer's first loss to ours, relative: it resizes and normalises in another order
+MOST_THREADS = 1024
+CLOSE = 2e-3
+"""The most that a peer's first loss, and the teacher's logits as a share of the largest one, may be off ours.
+
+They round in another order, and resize without clamping.
+"""
 
 
 def bench(recipe: Recipe, options: BenchOptions, script: Path) -> Page:
@@ -67,7 +74,7 @@ def bench(recipe: Recipe, options: BenchOptions, script: Path) -> Page:
                 rounds=options.rounds,
                 seconds=options.seconds,
                 device=accelerator.device,
-                said=status.update,
+                said=status.update if console.rich.is_terminal else _in_lines(console),
             )
     notes = list(dict.fromkeys(made.notes))
     page = Page(
@@ -82,10 +89,22 @@ def bench(recipe: Recipe, options: BenchOptions, script: Path) -> Page:
     for line in page.lines():
         console.say(line)
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(page.as_json(), indent=1) + "\n", encoding="utf-8")
         console.say(f"figures: {options.json}")
     return page
+
+
+def _in_lines(console: Console) -> Callable[[str], None]:
+    """Says in a file what a terminal shows in one line: each round once."""
+    said: set[str] = set()
+
+    def say(text: str) -> None:
+        part = text.partition(":")[0]
+        if part not in said:
+            said.add(part)
+            console.say(part)
+
+    return say
 
 
 def check(options: BenchOptions) -> None:
@@ -95,9 +114,25 @@ def check(options: BenchOptions) -> None:
             raise ValueError(f"--{name} is {value}; use 1 or more")
     if options.workers is not None and options.workers < 0:
         raise ValueError(f"--workers is {options.workers}; use 0 or more")
+    if (options.threads or 1) > MOST_THREADS:
+        raise ValueError(f"--threads is {options.threads}; use {MOST_THREADS} or fewer")
     for name in ("seconds", "peak_tflops"):
-        if (value := getattr(options, name)) is not None and not value > 0:
+        if (value := getattr(options, name)) is not None and not 0 < value < math.inf:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; use a number above 0")
+    for name in ("json", "profile"):
+        if (file := getattr(options, name)) is not None:
+            _check_file(file, f"--{name}")
+
+
+def _check_file(file: Path, option: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+        if file.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+    except OSError as error:
+        raise ValueError(f"{file} cannot be written ({error.strerror}); name another file with {option}") from None
 
 
 @dataclass
@@ -155,7 +190,7 @@ class _Stages:
         if runtime is not None:
             recipe = replace(recipe, teacher=replace(teacher, runtime=runtime))
         layers = plan.objective.teacher_layers
-        head = zero_head(plan)
+        head = random_head(plan)
         return make_teacher(
             recipe, self.accelerator, self.console, layers=layers, head=head, images=plan.train, pretrained=here
         )
@@ -225,7 +260,9 @@ class _Stages:
         kind = "1 process" if workers == 1 else f"{workers} processes" if workers else "in the process"
         taught = "online" if self.teacher else "student"
         return [
-            Stage(key="loader", name=f"loader alone, {kind}", take=loading(self.plan, workers), images=size),
+            Stage(
+                key="loader", name=f"loader alone, {kind}", take=loading(self.plan, workers), images=size, settles=False
+            ),
             Stage(
                 key="loop",
                 name="whole loop",
@@ -233,8 +270,17 @@ class _Stages:
                 images=size,
                 paced_by=taught,
                 before=keep_freed_memory,
+                settles=False,  # it has its own first steps
             ),
         ]
+
+    def _plain_teacher(self, plan: Plan) -> FrozenTeacher:
+        """As timm builds it, not started on any runtime."""
+        config, head = plan.recipe.teacher, random_head(plan)
+        assert isinstance(config, Teacher)
+        assert not isinstance(head, tuple)
+        plain = config.build(head=head, layers=(), pretrained=config.weights_here())
+        return plain.to(self.accelerator.device)
 
     def _peers(self) -> list[Stage]:
         """Ours and theirs on the same job, if their first loss is ours."""
@@ -243,32 +289,40 @@ class _Stages:
             self.notes.append("peers: they are given one timm teacher and labels, and this recipe has not both")
             return []
         plan = preflight.check(recipe)
-        teacher = self._teacher(plan)
+        teacher, taught = self._teacher(plan), self._plain_teacher(plan)
         assert isinstance(teacher, FrozenTeacher)
-        ours = self._step(plan.recipe, self._taught_by(teacher, plan, plain=True), plain=True)
-        first = float(ours())
-        stages = [self._stage("ours", "ours, the job of the peers", ours)]
-        head = zero_head(plan)
-        assert not isinstance(head, tuple)
-        plain = recipe.teacher.build(head=head, layers=(), pretrained=recipe.teacher.weights_here())
-        if not recipe.teacher.weights_here():
-            plain.load_state_dict(copy.deepcopy(teacher.state_dict()), strict=False)
-        plain.to(self.accelerator.device)
+        _same_weights(taught, teacher)
+
+        def ours() -> Step:
+            return self._step(plan.recipe, self._taught_by(teacher, plan, plain=True), plain=True)
+
+        first = losses_of(ours())
+        stages = [self._stage("ours", "ours, the job of the peers", ours())]
         for key in self.options.against:
             name, make = PEERS[key]
+
+            def theirs(make=make) -> Step:
+                return make(plan.recipe, taught, self.batches, self.accelerator, self.options.compile)
+
             try:
-                theirs = make(plan.recipe, plain, self.batches, self.accelerator, self.options.compile)
+                losses = losses_of(theirs())
             except ImportError as error:
                 self.notes.append(f"{name}: {error}; pip install {key}")
                 continue
-            loss = float(theirs())
-            if abs(loss - first) > CLOSE * abs(first):
-                self.notes.append(f"{name} is left out: its first loss is {loss:.6f} and ours {first:.6f}")
+            off = said_differently(plan.recipe, teacher, taught, self.batches[0].plain)
+            figures = f"logits of the teacher off by {off:.0e}, first loss {losses:.6f} and ours {first:.6f}"
+            if off > CLOSE or abs(losses - first) > CLOSE * abs(first):
+                self.notes.append(f"{name} is left out, for it does another job: {figures}")
                 continue
-            self.notes.append(f"first loss: ours {first:.6f}, {name} {loss:.6f}")
+            self.notes.append(f"{name}: {figures}")
             # In a program of its own a peer has the C library as it is.
-            stages.append(self._stage(f"peer_{key}", name, theirs, before=give_freed_memory_back))
+            stages.append(self._stage(f"peer_{key}", name, theirs(), before=give_freed_memory_back))
         return stages
+
+
+def _same_weights(plain: FrozenTeacher, teacher: FrozenTeacher) -> None:
+    """Where random weights stand in, the peers' are ours."""
+    plain.load_state_dict(copy.deepcopy(teacher.state_dict()), strict=False)
 
 
 def _untaught(ready: Ready) -> None:

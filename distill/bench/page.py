@@ -63,16 +63,21 @@ class Page:
     def lines(self) -> list[str]:
         """Ratios that matter, what binds, and what was not measured."""
         said = [
-            self._compared("loop", "online", "whole loop", "of the online step"),
-            self._compared("loop", "student", "whole loop", "of the student alone") if not self.of("online") else "",
-            self._compared("saved", "student", "from saved outputs", "of the student alone"),
-            self._compared("online", "online_logits", "with losses on features", "of the step without them"),
-            *(self._compared("ours", key, "ours", f"times {name}") for key, name in self._peers()),
+            *self._ratios(),
             binds({stage.key: stage for stage in self.stages}),
             self._used(),
             *self.notes,
         ]
         return [line for line in said if line]
+
+    def _ratios(self) -> list[str]:
+        return [
+            self._compared("loop", "online", "whole loop", "of the online step"),
+            self._compared("loop", "student", "whole loop", "of the student alone") if not self.of("online") else "",
+            self._compared("saved", "student", "from saved outputs", "of the student alone"),
+            self._compared("online", "online_logits", "with losses on features", "of the step without them"),
+            *(self._compared("ours", key, "ours", f"times {name}") for key, name in self._peers()),
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """Everything, with the machine and the versions it was measured on."""
@@ -101,6 +106,7 @@ class Page:
                 }
                 for stage in self.stages
             ],
+            "ratios": [line for line in self._ratios() if line],
             "binds": binds({stage.key: stage for stage in self.stages}),
             "notes": self.notes,
         }
@@ -114,7 +120,8 @@ class Page:
         if first is None or second is None:
             return ""
         middle, low, high = ratio(first, second)
-        return f"{name}: {middle:.2f} {of} ({low:.2f} to {high:.2f} in {len(first.rates)} rounds)"
+        rounds = "1 round" if len(first.rates) == 1 else f"{len(first.rates)} rounds"
+        return f"{name}: {middle:.2f} {of} ({low:.2f} to {high:.2f} in {rounds} of {first.times} × {second.times})"
 
     def _peers(self) -> list[tuple[str, str]]:
         keys = [f"peer_{key}" for key in self.options.against]

@@ -1,8 +1,9 @@
 """The same job through other code: a student taught by labels and soft targets, half each, on the same images.
 
 A peer gets images that are normalised for the student already and a teacher as timm builds it, in a wrapper that
-resizes them to the teacher's size: neither is on its clock more than a user of it would have to put there. Its loss of
-the first step is compared with ours before anything is timed.
+resizes them to the teacher's size: neither is on its clock more than a user of it would have to put there. The
+teacher's logits and the loss of the first step are compared with ours before anything is timed. All train our student
+with fused AdamW.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def torchdistill_box(
 
     logging.getLogger("torchdistill").setLevel(logging.WARNING)
     optim, student = recipe.optim, _student(recipe, accelerator)
-    kwargs = {"lr": optim.lr, "betas": optim.betas, "eps": optim.eps, "weight_decay": optim.weight_decay}
+    kwargs = {"lr": optim.lr, "betas": optim.betas, "eps": optim.eps, "weight_decay": optim.weight_decay, "fused": True}
     where = {"student_module_path": ".", "student_module_io": "output"}
     where |= {"teacher_module_path": ".", "teacher_module_io": "output"}
     criterion = {"key": "KDLoss", "kwargs": where | {"temperature": temperature(recipe), "alpha": HALF}}
@@ -186,6 +187,30 @@ def plain_loop(
     return take
 
 
+def losses_of(step: Step) -> float:
+    """The loss of a step, which is thrown away."""
+    return float(step())
+
+
+def said_differently(recipe: Recipe, ours: FrozenTeacher, plain: FrozenTeacher, views: Tensor) -> float:
+    """The largest difference of the teacher's logits as a peer gets them, as a share of the largest logit.
+
+    The worse of the two ways in which peers normalise.
+    """
+    config = recipe.student
+    mean, std = config.input_mean, config.input_std
+    x = Preprocess(config.img_hw, mean, std).to(views.device)(views)
+    expected = ours(views).logits
+    own = [cast(Tensor, value) for value in (plain.preprocess.mean, plain.preprocess.std)]
+    by_timm = (x * x.new_tensor(std).view(-1, 1, 1) + x.new_tensor(mean).view(-1, 1, 1) - own[0]) / own[1]
+    with torch.no_grad():
+        answers = [
+            PlainTeacher(plain, mean, std).to(views.device)(x),
+            PlainTeacher(plain, None, None).to(views.device)(by_timm),
+        ]
+    return max(float((answer - expected).abs().max() / expected.abs().max()) for answer in answers)
+
+
 PEERS: dict[str, tuple[str, Callable[..., Step]]] = {
     "timm": ("timm's LogitDistillationTask", timm_task),
     "torchdistill": ("torchdistill's DistillationBox", torchdistill_box),
@@ -205,7 +230,7 @@ def _student(recipe: Recipe, accelerator: Accelerator) -> ViT:
 def _optimizer(student: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     optim = recipe.optim
     return torch.optim.AdamW(
-        student.parameters(), lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay
+        student.parameters(), lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=True
     )
 
 

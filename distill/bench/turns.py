@@ -18,7 +18,7 @@ class Stage:
     """Something that is done over and over.
 
     key: its name in a file. take: does it so many times and returns the seconds. images: of one time. before: is done
-    before its turns, off the clock.
+    before its turns, off the clock, and where it settles then it is done once more, off the clock too.
     paced_by: the key of another stage, of whose length its turns are; None: as many times as fill a turn.
     """
 
@@ -28,6 +28,7 @@ class Stage:
     images: int
     paced_by: str | None = None
     before: Callable[[], object] = lambda: None
+    settles: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,8 @@ def in_turns(
         for stage in stages[:: -1 if number % 2 else 1]:
             said(f"round {number + 1} of {rounds}: {stage.name}")
             stage.before()
+            if stage.settles:
+                stage.take(1)
             count = times[stage.key]
             rates[stage.key].append(stage.images * count / stage.take(count))
     return [

@@ -1,10 +1,12 @@
 """Peers are given our job: their first loss and their gradients are ours."""
 
+import copy
+
 import pytest
 import torch
 
 from distill import Optim, Recipe, Synthetic, preflight
-from distill.bench.peers import PEERS, same_job
+from distill.bench.peers import PEERS, said_differently, same_job
 from distill.bench.steps import ready_batches, step
 from distill.losses import CrossEntropy, HardTargets, Hint, SoftTargets
 from distill.options import RunOptions
@@ -73,3 +75,16 @@ def test_the_plain_loop_and_timm_take_the_same_steps():
     one, other = (PEERS[name][1](plan.recipe, teacher, batches, accelerator, False) for name in ("loop", "timm"))
     for _ in range(3):
         assert float(one()) == pytest.approx(float(other()), rel=1e-5)
+
+
+def test_a_teacher_that_is_asked_wrongly_is_found_out():
+    plan = plan_of(3, 64)
+    views = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(3)
+    config = plan.recipe.teacher
+    assert isinstance(config, Teacher)
+    teacher = config.build(head=None, layers=(), pretrained=False)
+    assert said_differently(plan.recipe, teacher, teacher, views * 0.8 + 0.1) < 2e-3
+    blind = copy.deepcopy(teacher)
+    blind.model.forward_features = lambda x: type(teacher.model).forward_features(blind.model, x * 0)
+    assert said_differently(plan.recipe, teacher, blind, views) > 0.1

@@ -22,6 +22,19 @@ def test_rates_are_images_over_seconds_and_turns_are_as_long_as_asked():
     assert c.times == 4
 
 
+def test_a_stage_settles_off_the_clock_before_its_turns():
+    done: list[str] = []
+
+    def take(times: int) -> float:
+        done.append(f"take {times}")
+        return times
+
+    settling = Stage(key="a", name="a", take=take, images=1, before=lambda: done.append("before"))
+    in_turns([settling], rounds=2, seconds=3, device=CPU)
+    turn = ["before", "take 1", "take 3"]
+    assert done == ["before", "take 1", "take 1", *turn, *turn]
+
+
 def test_every_other_round_goes_backwards():
     said: list[str] = []
     in_turns([stage("a", 1), stage("b", 1)], rounds=3, seconds=1, device=CPU, said=said.append)
