@@ -2,17 +2,19 @@
 
 A peer gets images that are normalised for the student already and a teacher as timm builds it, in a wrapper that
 resizes them to the teacher's size: neither is on its clock more than a user of it would have to put there. The
-teacher's logits and the loss of the first step are compared with ours before anything is timed. All train our student
-with fused AdamW.
+teacher's logits and the loss of the first step are compared with ours before anything is timed. The student is timm's
+own Vision Transformer with the weights that ours starts with, and all take their steps with fused AdamW.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import cycle
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -22,7 +24,6 @@ from torch import Tensor, nn
 from distill.bench.steps import Ready
 from distill.losses import CrossEntropy, SoftTargets
 from distill.recipe import Recipe
-from students import ViT
 from students.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def torchdistill_box(
     criterion = {"key": "KDLoss", "kwargs": where | {"temperature": temperature(recipe), "alpha": HALF}}
     terms = {"kd": {"criterion": criterion, "weight": 1.0}}
     box = DistillationBox(
-        PlainTeacher(teacher, student.config.input_mean, student.config.input_std).to(accelerator.device),
+        PlainTeacher(teacher, recipe.student.input_mean, recipe.student.input_std).to(accelerator.device),
         student,
         {},
         {
@@ -165,7 +166,7 @@ def plain_loop(
 ) -> Step:
     """A step as one writes it by hand."""
     student = _student(recipe, accelerator)
-    model: Any = PlainTeacher(teacher, student.config.input_mean, student.config.input_std).to(accelerator.device)
+    model: Any = PlainTeacher(teacher, recipe.student.input_mean, recipe.student.input_std).to(accelerator.device)
     images, optimizer, tau = _images(recipe, batches, accelerator), _optimizer(student, recipe), temperature(recipe)
     if compiled:
         model.compile()
@@ -218,12 +219,17 @@ PEERS: dict[str, tuple[str, Callable[..., Step]]] = {
 }
 
 
-def _student(recipe: Recipe, accelerator: Accelerator) -> ViT:
-    torch.manual_seed(recipe.seed)  # the same start as ours
-    student = recipe.student.build().to(accelerator.device).train()
-    config, told = recipe.student, cast(Any, student)
-    told.num_classes, told.in_chans = config.known_classes(), config.in_chans
-    told.pretrained_cfg = {"mean": config.input_mean, "std": config.input_std}  # timm's task asks the student for it
+def _student(recipe: Recipe, accelerator: Accelerator) -> nn.Module:
+    """The student as timm builds it from our folder, with the weights that ours starts with."""
+    import timm
+
+    import students
+
+    torch.manual_seed(recipe.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        saved = students.save(recipe.student.build(), Path(folder) / "student")
+        student = timm.create_model(f"local-dir:{saved}", pretrained=True).to(accelerator.device).train()
+    cast(Any, student).in_chans = recipe.student.in_chans  # timm's task asks for it
     return student
 
 
