@@ -62,7 +62,7 @@ def cost(plan: Plan, images: int) -> Cost | None:
 
 
 def _attention_on_a_cpu() -> dict[Any, Any]:
-    """Formulas, for torch's counter, of what torch 2.8 does not count."""
+    """Formulas, for torch's counter, of what torch 2.10 does not count."""
     from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
 
     def forward(query, key, value, *args, **kwargs) -> int:

@@ -176,7 +176,8 @@ def _skeleton(teacher: Teacher, timm_name: str, arguments: dict[str, Any]) -> An
             with torch.device("meta"), _asking(timm_name if timm_name.startswith("hf-hub:") else ""):
                 return timm.create_model(timm_name, **arguments).eval()
         except RuntimeError:  # older timm reads numbers out of tensors while it builds, which needs real ones
-            return timm.create_model(timm_name, **arguments).eval().to("meta")
+            with torch.device("cpu"):  # also where the caller builds on meta
+                return timm.create_model(timm_name, **arguments).eval().to("meta")
     except Exception as error:  # a folder's or a hub's config.json may ask for anything
         asked = f" with img_size {teacher.img_size}" if "img_size" in arguments else ""
         raise ValueError(f"teacher '{teacher.name}' cannot be built{asked}: {_line(error)}") from error

@@ -15,6 +15,12 @@ os.environ.pop("COLUMNS", None)  # what programs print does not depend on the wi
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Nothing is asked of the time that an example takes, as a busy machine takes any. The rest stays that of the profile
+# that hypothesis itself chose, another one in CI.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 REPOSITORY = Path(__file__).parents[1]
 TINY = REPOSITORY / "tests" / "tiny_recipe.py"

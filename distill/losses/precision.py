@@ -31,7 +31,7 @@ def student_and_teacher(
     @wraps(loss)
     def guarded(student: Tensor, teacher: Tensor, *args: Options.args, **kwargs: Options.kwargs) -> Tensor:
         with torch.autocast(student.device.type, enabled=False):
-            # One for both: torch 2.8 has no gradient of F.mse_loss where they differ.
+            # One for both: torch 2.10 has no gradient of F.mse_loss where they differ.
             dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
             return loss(student.to(dtype), teacher.detach().to(dtype), *args, **kwargs)
 

@@ -364,7 +364,9 @@ def test_two_processes_make_the_teacher_of_one(recipe: Recipe, world) -> None:
     lines = [(out / "metrics.jsonl").read_text().splitlines() for out in (one, two)]
     losses = [[json.loads(line)["loss"] for line in of_run] for of_run in lines]
     assert len(losses[0]) == 9
-    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    # In another order of sums the fitted head ends elsewhere, up to 0.2 % of its largest logit, which is about 15.
+    # Where gradients are not shared, the losses are 0.06 apart in the fourth step and 0.4 in the last.
+    assert losses[0] == pytest.approx(losses[1], abs=1e-2)
     assert results(one)["temperature"] == pytest.approx(results(two)["temperature"], rel=1e-2)
     assert results(two)["calibrated"]["labelled"] == 200
     assert results(one)["calibrated"]["nll"] == pytest.approx(results(two)["calibrated"]["nll"], abs=1e-2)

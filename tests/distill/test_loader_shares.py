@@ -21,7 +21,7 @@ class Blanks:
         return ONE, 0
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(images=st.integers(1, 40), processes=st.integers(1, 5), batch_size=st.integers(2, 9))
 def test_every_image_once_and_as_many_batches_for_all(images, processes, batch_size):
     transform = val_transform(Views(crop_pct=1.0), (1, 1), 1)

@@ -64,7 +64,6 @@ def test_repeats_by_hand():
     assert Layout(images=8, batch_size=4, epochs=1).shown(order_of_epoch, 4, 2) == [(0, 0), (7, 0)]
 
 
-@settings(deadline=None)
 @given(repeats=st.integers(2, 5), half=st.integers(5, 40), batch=st.integers(0, 3))
 def test_repeats_show_each_image_about_as_often_and_never_beside_itself(repeats, half, batch):
     layout = Layout(images=400, batch_size=2 * half, epochs=1, repeats=repeats)
@@ -104,7 +103,7 @@ def test_batches_are_the_same_however_many_workers_and_wherever_they_start(worke
         assert torch.equal(torch.as_tensor(one.labels), torch.as_tensor(other.labels))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.sampled_from([(1, 1), (2, 1), (1, 2), (4, 2), (8, 1)]))
 def test_processes_and_accumulation_divide_the_same_global_batches_mixing_included(division):
     processes, accumulate = division

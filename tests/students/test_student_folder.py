@@ -104,7 +104,7 @@ def configs(draw: st.DrawFn) -> ViTConfig:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(configs())
 def test_any_student_comes_back_from_its_folder(config: ViTConfig) -> None:
     model = config.build().eval()

@@ -1,6 +1,8 @@
 """A head fitted chunk by chunk from files is the head that is fitted in memory."""
 
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from torch import Tensor
 from teachers import features as feature_files
 from teachers.calibration import fit_temperature
 from teachers.features import FeatureFile, Features
-from teachers.head import fit_head, held_out
+from teachers.head import Head, fit_head, held_out
 from teachers.streamed import fit_streamed
 
 CPU = torch.device("cpu")
@@ -67,6 +69,34 @@ def test_several_views_are_the_rows_of_one(tmp_path: Path) -> None:
     # The temperature is that of the plain view of the held-out images, which the weights do not know.
     assert two.temperature == pytest.approx(fit_temperature(two(x[held]) * two.temperature, labels[held]), rel=1e-4)
     assert F.cross_entropy(two(x[held]), labels[held]) <= F.cross_entropy(two(x[held]) * two.temperature, labels[held])
+
+
+def test_processes_that_share_the_rows_find_one_head_and_it_is_that_of_all_rows() -> None:
+    x, labels = data(601)  # one process has a row more
+    held = torch.arange(len(x)) % 10 == 0
+    barrier, parts = threading.Barrier(2, timeout=60), [torch.empty(0), torch.empty(0)]
+
+    def fit(process: int) -> Head:
+        def summed(part: Tensor) -> Tensor:
+            parts[process] = part
+            barrier.wait()
+            total = parts[0] + parts[1]
+            barrier.wait()
+            return total
+
+        mine = slice(process, None, 2)
+        features = Features((x[mine].half(),), labels[mine], held[mine])
+        return fit_streamed(features, num_classes=CLASSES, device=CPU, reduce=summed)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(fit, (0, 1))
+    assert torch.equal(first.weight, second.weight)
+    assert torch.equal(first.bias, second.bias)
+    whole = fit_streamed(Features((x.half(),), labels, held), num_classes=CLASSES, device=CPU)
+    assert (first.l2, first.heldout_top1) == (whole.l2, whole.heldout_top1)
+    # Not closer: in another order of sums float32 ends the search for the smallest loss elsewhere.
+    expected = whole(x)
+    torch.testing.assert_close(first(x), expected, atol=2e-3 * float(expected.abs().max()), rtol=0)
 
 
 def test_the_l2_of_the_head_in_memory_is_chosen(tmp_path: Path) -> None:

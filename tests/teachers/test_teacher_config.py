@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
 import tyro
 from safetensors.torch import save_file
+from timm.models import regnet
 from torch import Tensor
 
 from teachers import Head, Teacher
@@ -30,6 +32,20 @@ def refused(teacher: Teacher, *, by_shapes: bool = True) -> str:
 
 def resnet_state(classes: int = 1000) -> dict[str, Tensor]:
     return timm.create_model("test_resnet", num_classes=classes).state_dict()
+
+
+def test_a_model_that_reads_numbers_while_it_is_built_has_shapes_where_tensors_have_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generate = regnet.generate_regnet
+
+    def as_timm_1_0_26_does(*given: Any, **named: Any) -> Any:
+        assert torch.arange(3).max().item() == 2
+        return generate(*given, **named)
+
+    monkeypatch.setattr(regnet, "generate_regnet", as_timm_1_0_26_does)
+    with torch.device("meta"):
+        assert Teacher(name="regnetx_002").shapes().embedding == 368  # its last width in the paper
 
 
 def test_unknown_names_name_the_nearest() -> None:

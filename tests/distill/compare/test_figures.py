@@ -55,7 +55,7 @@ def test_mcnemar_of_many_images_is_edwards_chi_square():
     assert mcnemar(b, c) == pytest.approx(scipy.stats.binomtest(b, b + c, 0.5).pvalue, rel=0.03)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), classes=st.integers(2, 12), ties=st.booleans())
 def test_rank_correlation_is_scipys(seed, classes, ties):
     rng = np.random.default_rng(seed)
