@@ -103,7 +103,7 @@ def test_models_of_no_run_are_ranked(report):
     tied = [model | {"top1": 0.9} if model["key"] == "small" else model for model in models]
     assert headline(report | {"models": tied}).startswith("big and small are right most often of 3 models")
     equal = [model | {"top1": 0.9} for model in models]
-    assert headline(report | {"models": equal}) == "All 3 models are right on 90.0\u202f% of the images"
+    assert headline(report | {"models": equal}) == "Each of the 3 models is right on 90.0\u202f% of the images"
 
 
 def test_names_are_text_everywhere(report_of, squares, eyes):
