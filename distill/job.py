@@ -273,7 +273,7 @@ def _distil(
     images = Validation(data_name(recipe.data), plan.val, plan.classes)
     at_the_end_of_a_run(candidates, images, out, accelerator, console)
     if passed_over := list_bad(plan, accelerator, out):
-        console.say(f"{passed_over:,} images could not be read and were passed over: {out / FILE}")
+        console.say(f"{passed_over:,} image{'s' * (passed_over > 1)} could not be read, passed over: {out / FILE}")
     if saved:
         console.say(f"the teacher was not loaded; python -m distill compare {out} measures it too")
     console.say(f"student: {out / 'student'}   report: {out / 'report.html'}")

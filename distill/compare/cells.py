@@ -19,7 +19,7 @@ def share(value: float | None, interval: list[float] | None = None) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    return NONE if value is None else f"{value:.{digits}f}"
+    return NONE if value is None else f"{value:z.{digits}f}"
 
 
 def p_value(p: float | None) -> str:

@@ -136,7 +136,10 @@ def _how_gallery(report: Mapping[str, Any], reference: int | None, pictures: Pic
     if reference is None:
         return ""
     name = report["models"][reference]["name"]
-    said = f"Images on which a model and {name} are both sure, and say different things; ✓ marks the label."
+    said = (
+        f"Images on which a model and {name} decide differently: of every class first the one on which both are most "
+        "confident, then the next. ✓ marks the label."
+    )
     methods = sorted(set(pictures.methods.values()))
     return f"{said} Warm: where each one looks ({words.listed(methods)})." if methods else said
 

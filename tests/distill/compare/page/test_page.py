@@ -15,6 +15,7 @@ from distill.compare.page import Pictures, draw, render, write
 from distill.compare.page.classes import per_class
 from distill.compare.page.heat import confusion
 from distill.compare.page.outcome import facts, headline
+from distill.compare.page.plots import losses
 from distill.compare.page.svg import Axis
 from distill.compare.page.table import columns
 from distill.compare.page.words import breakable, count, p_value, points, short
@@ -76,6 +77,7 @@ def test_words_by_hand():
     ]  # fmt: skip
     assert [short(v) for v in (0.26149, 12.345, 1234.5, 0)] == ["0.261", "12.3", "1,234", "0"]
     assert (p_value(0.0341), p_value(1e-9), points(-0.048)) == ("0.034", "<\u202f0.001", "−4.8")
+    assert [short(v) for v in (-0.0000004, -0.02)] == ["0.000", "−0.020"]
     assert breakable("tf_net/a<b") == "tf_<wbr>net/<wbr>a&lt;b"
 
 
@@ -227,3 +229,9 @@ def test_text_and_colours_have_contrast(scheme):
         assert contrast("ink", paper) > 7
         assert contrast("faint", paper) > 4.5
         assert min(contrast(f"s{number}", paper) for number in range(7)) > 4.5
+
+
+def test_the_total_is_not_called_unweighted(report):
+    plots = {plot.title: str(plot.svg) for plot in losses(report)}
+    assert ("weighted sum" in plots["loss"], "unweighted" in plots["loss"]) == (True, False)
+    assert ("weighted sum" in plots["soft"], "unweighted" in plots["soft"]) == (False, True)
