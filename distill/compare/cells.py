@@ -119,3 +119,9 @@ def legend(report: Mapping[str, Any]) -> list[str]:
             "kept: share of the teacher's top-1, or of that of the model it is compared with.",
         ]
     return lines
+
+
+def caveat(report: Mapping[str, Any]) -> str | None:
+    """What is to be known of the figures at T; the same of all models, which saw the same images."""
+    notes = ((row.get("calibration") or {}).get("note") for row in report["models"])
+    return next((note for note in notes if note), None)

@@ -170,6 +170,7 @@ def test_one_model_alone_has_nothing_to_be_compared_with(make_run, tmp_path):
     assert (report["reference"], model["fidelity"], model["mcnemar"], model["confusion"]) == (None, None, None, None)
     assert model["kept"] is None
     assert model["calibration"]["after"]["nll"] > 0
+    assert model["calibration"]["note"].startswith(f"T comes from {report['data']['labelled']} labelled images")
 
 
 def test_options_out_of_range_are_refused():

@@ -18,6 +18,7 @@ from distill.compare.page.outcome import facts, headline
 from distill.compare.page.plots import losses
 from distill.compare.page.svg import Axis
 from distill.compare.page.table import columns
+from distill.compare.page.trust import reliability
 from distill.compare.page.words import breakable, count, p_value, points, short
 
 HOSTILE = "<script>window.hit=1</script>\"'><img src=x onerror=window.hit=1>&amp;{{7*7}}</style></title>"
@@ -235,3 +236,21 @@ def test_the_total_is_not_called_unweighted(report):
     plots = {plot.title: str(plot.svg) for plot in losses(report)}
     assert ("weighted sum" in plots["loss"], "unweighted" in plots["loss"]) == (True, False)
     assert ("weighted sum" in plots["soft"], "unweighted" in plots["soft"]) == (False, True)
+
+
+def test_before_and_after_temperature_scaling(report):
+    small = dict(report["models"][1])
+    before = small["calibration"]["before"]
+    note = "T comes from 20 labelled <images>"
+    after = before | {"nll": 5.234, "brier": 0.75, "ece": 0.5}
+    small["calibration"] = {"before": before, "temperature": 0.21, "after": after, "note": note}
+    few = report | {"models": [report["models"][0], small]}
+    cells = {column.name: (column.cells[1].text, column.cells[1].under) for column in columns(few)}
+    assert (cells["NLL"], cells["Brier"]) == (("0.500", "5.23 at T"), ("0.300", "0.750 at T"))
+    assert (cells["ECE"], cells["T"]) == (("4.0\u202f%", "50.0\u202f% at T"), ("0.210", ""))
+    plot = str(reliability(few)[1].svg)
+    assert re.findall(r">(ECE|NLL|Brier) ([\d.]+)", plot) == [
+        ("ECE", "4.0"), ("NLL", "0.500"), ("Brier", "0.300"), ("ECE", "50.0"), ("NLL", "5.23"), ("Brier", "0.750"),
+    ]  # fmt: skip
+    assert "T comes from 20 labelled &lt;images&gt;" in render(few)
+    assert "Few images" not in render(report)
