@@ -145,6 +145,9 @@ def test_images_without_labels_are_compared_by_agreement(make_run, tmp_path):
     assert [student[name] for name in ("top1", "nll", "calibration", "mcnemar", "robustness", "kept")] == [None] * 6
     assert student["agreement"] * 6 == pytest.approx(round(student["agreement"] * 6))
     assert all(entry["label"] is None for entry in student["disagreements"])
+    files = {entry["index"]: entry["file"] for entry in student["disagreements"]}
+    assert files
+    assert files == {index: f"{index}.png" for index in files}
 
 
 def test_cost_is_measured_of_every_model(make_run, make_onnx, tmp_path):

@@ -254,3 +254,12 @@ def test_before_and_after_temperature_scaling(report):
     ]  # fmt: skip
     assert "T comes from 20 labelled &lt;images&gt;" in render(few)
     assert "Few images" not in render(report)
+
+
+def test_a_card_names_the_file_where_there_is_one(report):
+    small = dict(report["models"][1])
+    first, second = small["disagreements"][:2]
+    small["disagreements"] = [first | {"file": "val/a<b>/1.png"}, second | {"file": None}]
+    html = render(report | {"models": [report["models"][0], small]})
+    cards = re.findall(r'<article class="card">.*?<small>(.*?)</small>', html)
+    assert cards == ["val/<wbr>a&lt;b&gt;/1.<wbr>png", "image 7"]
