@@ -44,7 +44,8 @@ def run(recipe: Recipe, args: Sequence[str] | None = None) -> Path:
         recipe = recipe.without_teacher()
     out = Path(options.out or f"runs/{script.stem}{'-alone' * options.alone}")
     command = shlex.join(["python", *(sys.argv if args is None else [sys.argv[0], *args])])
-    with Signals() as signals, failures.in_one_line(str(out)):
+    keeps = not options.dry_run and options.replay is None
+    with Signals(goes_on=keeps) as signals, failures.in_one_line(str(out)):
         return _carry_out(recipe, options, out, signals, command)
 
 
