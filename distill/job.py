@@ -268,8 +268,7 @@ def _distil(
     seen = {"terms": of_views(recipe.views, recipe.view_size, recipe.student.in_chans), "names": plan.classes}
     candidates = [student_candidate(exported, out, accelerator, baseline=recipe.teacher is None, **seen)]
     if teacher:
-        fitted = recipe.teacher is not None and recipe.teacher.head == "fit"  # the file has another head
-        file = weights_file(recipe.teacher) if recipe.teacher and not fitted else None
+        file = weights_file(recipe.teacher) if recipe.teacher else None
         candidates.insert(0, teacher_candidate(teacher, accelerator, file=file, **seen))
     images = Validation(data_name(recipe.data), plan.val, plan.classes)
     at_the_end_of_a_run(candidates, images, out, accelerator, console)
