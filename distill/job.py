@@ -44,7 +44,8 @@ def run(recipe: Recipe, args: Sequence[str] | None = None) -> Path:
         recipe = recipe.without_teacher()
     out = Path(options.out or f"runs/{script.stem}{'-alone' * options.alone}")
     command = shlex.join(["python", *(sys.argv if args is None else [sys.argv[0], *args])])
-    with Signals() as signals, failures.in_one_line(str(out)):
+    keeps = not options.dry_run and options.replay is None
+    with Signals(goes_on=keeps) as signals, failures.in_one_line(str(out)):
         return _carry_out(recipe, options, out, signals, command)
 
 
@@ -267,13 +268,12 @@ def _distil(
     seen = {"terms": of_views(recipe.views, recipe.view_size, recipe.student.in_chans), "names": plan.classes}
     candidates = [student_candidate(exported, out, accelerator, baseline=recipe.teacher is None, **seen)]
     if teacher:
-        fitted = recipe.teacher is not None and recipe.teacher.head == "fit"  # the file has another head
-        file = weights_file(recipe.teacher) if recipe.teacher and not fitted else None
+        file = weights_file(recipe.teacher) if recipe.teacher else None
         candidates.insert(0, teacher_candidate(teacher, accelerator, file=file, **seen))
     images = Validation(data_name(recipe.data), plan.val, plan.classes)
     at_the_end_of_a_run(candidates, images, out, accelerator, console)
     if passed_over := list_bad(plan, accelerator, out):
-        console.say(f"{passed_over:,} images could not be read and were passed over: {out / FILE}")
+        console.say(f"{passed_over:,} image{'s' * (passed_over > 1)} could not be read, passed over: {out / FILE}")
     if saved:
         console.say(f"the teacher was not loaded; python -m distill compare {out} measures it too")
     console.say(f"student: {out / 'student'}   report: {out / 'report.html'}")

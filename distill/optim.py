@@ -12,7 +12,8 @@ from distill.recipe import Optim
 
 def learning_rate(optim: Optim, step: int, *, steps: int, steps_per_epoch: int) -> float:
     """The learning rate of a step (0 … steps - 1): linear from warmup_lr to lr, then a cosine to min_lr."""
-    warmup = min(round(optim.warmup_epochs * steps_per_epoch), steps)
+    epochs = optim.warmup_epochs
+    warmup = min(round((min(steps / steps_per_epoch / 10, 5) if epochs is None else epochs) * steps_per_epoch), steps)
     if step < warmup:
         return optim.warmup_lr + (optim.lr - optim.warmup_lr) * step / warmup
     progress = (step - warmup) / max(steps - warmup, 1)

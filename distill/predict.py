@@ -67,7 +67,7 @@ class Predict:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         if broken:
-            print(f"{broken:,} of {len(paths):,} images could not be read", file=sys.stderr)
+            print(f"{broken:,} of {len(paths):,} image{'s' * (len(paths) > 1)} could not be read", file=sys.stderr)
             sys.exit(1)
 
 

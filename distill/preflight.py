@@ -135,9 +135,10 @@ def _check_optim(optim: Optim) -> None:
         value = getattr(optim, name)
         if value is not None and value < 1:
             raise ValueError(f"optim.{name} is {value}; use 1 or more")
-    if optim.epochs is not None and not 0 <= optim.warmup_epochs <= optim.epochs:
+    warmup = optim.warmup_epochs
+    if optim.epochs is not None and warmup is not None and not 0 <= warmup <= optim.epochs:
         raise ValueError(
-            f"optim.warmup_epochs is {optim.warmup_epochs} but the run has {optim.epochs} epochs; "
+            f"optim.warmup_epochs is {warmup} but the run has {optim.epochs} epochs; "
             f"use --optim.warmup-epochs 0 to {optim.epochs}"
         )
     if not optim.lr > 0:

@@ -40,8 +40,8 @@ class Optim:
     """The learning rate at the end of the cosine."""
     warmup_lr: float = 1e-6
     """The learning rate at the first step of the warm-up."""
-    warmup_epochs: float = 5.0
-    """Epochs of linear warm-up."""
+    warmup_epochs: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = 5.0
+    """Epochs of linear warm-up. None: a tenth of the run, but at most 5."""
     weight_decay: float = 0.05
     """Decay of weight matrices; biases, norms, position embedding and tokens get none."""
     betas: tuple[float, float] = (0.9, 0.999)

@@ -33,11 +33,12 @@ class Interrupted(KeyboardInterrupt):
 class Signals:
     """While entered, turns the first signal into Interrupted: at once, or when `deferred` ends.
 
-    A second Ctrl-C, more than a second after the first, stops at once in any case.
+    A second Ctrl-C, more than a second after the first, stops at once in any case. goes_on: the run keeps checkpoints,
+    from which the same command goes on, and that is said.
     """
 
-    def __init__(self) -> None:
-        self.received = 0
+    def __init__(self, *, goes_on: bool = True) -> None:
+        self.received, self._goes_on = 0, goes_on
         self._process, self._deferring, self._at = os.getpid(), False, 0.0
         self._before: dict[int, Any] = {}
 
@@ -61,7 +62,7 @@ class Signals:
         finally:
             self._deferring = False
         if self.received:
-            raise _at_once(self.received)
+            raise self._at_once(self.received)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
@@ -73,7 +74,11 @@ class Signals:
                 return
         elif number != signal.SIGINT or now - self._at < ECHO_SECONDS:
             return
-        raise _at_once(number)
+        raise self._at_once(number)
+
+    def _at_once(self, number: int) -> Interrupted:
+        way_on = "; the same command goes on from the last checkpoint, or from the start" if self._goes_on else ""
+        return Interrupted(number, f"{signal.Signals(number).name}{way_on}")
 
 
 def stopped(number: int, done: int, steps: int) -> Interrupted:
@@ -100,8 +105,3 @@ def _ignore_lost_trainer(kind: type[BaseException], error: BaseException, trace:
 
 def _end_later(number: int, frame: FrameType | None) -> None:
     signal.alarm(LOADER_SECONDS)
-
-
-def _at_once(number: int) -> Interrupted:
-    name = signal.Signals(number).name
-    return Interrupted(number, f"{name}; the same command goes on from the last checkpoint, or from the start")

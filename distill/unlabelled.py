@@ -82,7 +82,8 @@ class Unlabelled:
         # A folder that is no class of the teacher was refused, so each folder is among the names.
         index = {name: label for label, name in enumerate(self.label_names or folders)}
         paths, counts = image_files(*(root / name for name in folders))
-        return FileImages(paths, np.repeat([index[name] for name in folders], counts), self.on_bad)
+        labels = np.repeat([index[name] for name in folders], counts)
+        return FileImages(paths, labels, self.on_bad, root=str(root))
 
     def fingerprint(self) -> str:
         return files_digest(*(self._split() if self.val_root is None else (self.train(), self.val())))
@@ -111,7 +112,7 @@ class Unlabelled:
     def _images(self, root: Path, paths: Paths) -> FileImages:
         if not len(paths):
             raise ValueError(f"{root} holds no images; name a folder that has some, at any depth")
-        return FileImages(paths, np.full(len(paths), UNLABELLED), self.on_bad)
+        return FileImages(paths, np.full(len(paths), UNLABELLED), self.on_bad, root=str(root))
 
 
 def labelled(images: Images) -> bool:

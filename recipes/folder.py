@@ -29,7 +29,7 @@ recipe = Recipe(
         "soft": SoftTargets(weight=0.5, temperature=1.0),
         "hint": Hint(weight=2.0, pairs=((0.5, 3), (1.0, 4))),
     },
-    optim=Optim(epochs=None, batch_size=64, lr=5e-4, warmup_epochs=5),
+    optim=Optim(epochs=None, batch_size=64, lr=5e-4, warmup_epochs=None),
 )
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ recipe = Recipe(
         "soft": SoftTargets(weight=1.0, temperature=1.0),
         "hint": Hint(weight=2.0, pairs=((0.5, 3), (1.0, 4))),
     },
-    optim=Optim(epochs=100, batch_size=64, lr=5e-4, warmup_epochs=5),
+    optim=Optim(epochs=100, batch_size=64, lr=5e-4, warmup_epochs=None),
 )
 
 if __name__ == "__main__":

@@ -100,8 +100,6 @@ def test_folder_distils_on_a_folder_of_photographs(tmp_path):
     short = (
         "--optim.epochs",
         "2",
-        "--optim.warmup-epochs",
-        "1",
         "--losses.hint.pairs",
         "0",
         "3",

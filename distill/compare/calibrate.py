@@ -16,6 +16,8 @@ from torch import Tensor
 from teachers.calibration import BINS, calibration_error, fit_temperature, reliability, rows_at_a_time
 
 Reduce = Callable[[Tensor], Tensor]
+FEW = 500
+"""Labelled images below which a temperature is a rough guess: each half of them has one of its own."""
 
 
 def half_of(index: Tensor) -> Tensor:
@@ -75,6 +77,17 @@ class _Rows:
         self.file.seek(start * self.width * 4)
         read = np.frombuffer(self.file.read((stop - start) * self.width * 4), dtype=np.float32)
         return torch.from_numpy(read.copy()).view(stop - start, self.width)
+
+
+def caveat(labelled: int) -> str | None:
+    """What is to be known of a temperature that was fitted on so many images; None where they are enough."""
+    if labelled >= FEW:
+        return None
+    image = "image" if labelled == 1 else "images"
+    return (
+        f"T comes from {labelled:,} labelled {image}, half of them at a time: below {FEW:,} it is a rough guess, and "
+        "figures at T can be far from those on more images, worse than before too."
+    )
 
 
 def scaled(kept: KeptLogits, reduce: Reduce) -> dict[str, Any] | None:

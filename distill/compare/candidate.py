@@ -27,6 +27,7 @@ class Candidate:
     module: None for an ONNX file and for several modules. grids: views and layers -> layer -> [B, C, H, W]; None where
     it hands out none. layers: those at a quarter, half, three quarters and all of its depth.
     names: of its own classes in order, () where unknown; also_called: names -> indices, the most exact first.
+    file: of the weights, as they came; of a teacher with a fitted head its own head is still in it.
     among: the logit of `forward` for each class that is compared; (): they are the same.
     asked: the word it was named by, "" for what came along.
     run: its run folder; taught_by: what names its teacher among the candidates, and a teacher as such.

@@ -89,6 +89,7 @@ def at_the_end_of_a_run(
 def finish(comparison: Comparison, report: dict[str, Any], out: Path) -> None:
     """Show the report, and write report.html, report.md and, last because it marks a run as finished, report.json."""
     from distill import folder
+    from distill.compare.cells import caveat
     from distill.compare.markdown import markdown
     from distill.compare.page import write_compared
     from distill.compare.report import closing_lines, left_out, tables
@@ -104,3 +105,5 @@ def finish(comparison: Comparison, report: dict[str, Any], out: Path) -> None:
         console.say(f"no room in this window for {', '.join(missing)}: see {out / 'report.md'}")
     for line in closing_lines(report):
         console.say(line)
+    if note := caveat(report):
+        console.say(note)

@@ -19,7 +19,7 @@ def share(value: float | None, interval: list[float] | None = None) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    return NONE if value is None else f"{value:.{digits}f}"
+    return NONE if value is None else f"{value:z.{digits}f}"
 
 
 def p_value(p: float | None) -> str:
@@ -119,3 +119,9 @@ def legend(report: Mapping[str, Any]) -> list[str]:
             "kept: share of the teacher's top-1, or of that of the model it is compared with.",
         ]
     return lines
+
+
+def caveat(report: Mapping[str, Any]) -> str | None:
+    """What is to be known of the figures at T; the same of all models, which saw the same images."""
+    notes = ((row.get("calibration") or {}).get("note") for row in report["models"])
+    return next((note for note in notes if note), None)

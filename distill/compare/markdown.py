@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill.compare.cells import ACCURACY, CALIBRATION, COST, Column, Row, legend, robustness, share
+from distill.compare.cells import ACCURACY, CALIBRATION, COST, Column, Row, caveat, legend, robustness, share
 from distill.compare.report import closing_lines
 
 MOST_CLASSES = 20
@@ -25,6 +25,8 @@ def markdown(report: Mapping[str, Any]) -> str:
             "T: the temperature that each half of the images is divided by, fitted on the other half, so that nothing "
             "is measured on what it was fitted on. ECE: 15 bins."
         ]
+        if note := caveat(report):
+            lines += ["", f"**Few images.** {note}"]
     if any(row["cost"] for row in rows):
         cost = next(row["cost"] for row in rows if row["cost"])
         lines += ["", "## Cost", "", *_table(COST, rows), ""]

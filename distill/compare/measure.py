@@ -113,7 +113,13 @@ class Comparison:
             for key, tally in tallies.items():
                 tally.add(logits[key], labels, batch.index, reference if tally.compared else None)
         reduce = summed(self.accelerator)
-        return {key: tally.result(len(indices), reduce, self._gather) for key, tally in tallies.items()}
+        found = {key: tally.result(len(indices), reduce, self._gather) for key, tally in tallies.items()}
+        file = getattr(self.validation.images, "file", None)
+        for result in found.values():
+            result["disagreements"] = [
+                entry | {"file": file(entry["index"]) if file else None} for entry in result["disagreements"]
+            ]
+        return found
 
     def _logits(self, title: str, indices: Sequence[int], corruptions: Sequence[Corruption | None] = (None,)):
         """(batch, labels, key -> logits [B, K] in float32) of this process's share of the images."""

@@ -141,5 +141,5 @@ def _teacher(recipe: Recipe, folder: Path, digest: str, accelerator: Accelerator
         names=names_in(folder),
         source=recipe.teacher.weights_source(),
         taught_by=digest,
-        file=None if recipe.teacher.head == "fit" else weights_file(recipe.teacher),  # the file has another head
+        file=weights_file(recipe.teacher),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.compare.calibrate import KeptLogits, measures, probabilistic, scaled
+from distill.compare.calibrate import KeptLogits, caveat, measures, probabilistic, scaled
 from distill.compare.confusion import Pairs, confusion
 from distill.compare.gallery import Disagreements
 from distill.compare.ranks import rank_correlation
@@ -63,7 +63,8 @@ class Tally:
         before = reduce(self.probabilistic)
         if score.labelled:
             after = scaled(self.kept, reduce) or {"temperature": None, "after": None}
-            calibration = {"before": measures(before), **after}
+            note = caveat(score.labelled) if after["after"] else None
+            calibration = {"before": measures(before), **after, "note": note}
         self.kept.close()
         return {
             "images": score.images,

@@ -14,8 +14,9 @@ UNLABELLED = -1
 class Images(Protocol):
     """Images and labels by index; a label is UNLABELLED or an index into the classes.
 
-    Two optional members are used where they are there: `order(seed)`, a random order that can be cut by slices, for
-    images that are cheap to read only in some orders; and `bad`, a `BadImages` of what was passed over.
+    Optional members are used where they are there: `order(seed)`, a random order that can be cut by slices, for images
+    that are cheap to read only in some orders; `bad`, a `BadImages` of what was passed over; and `file(index)`, the
+    path of an image's file below the data's folder, for reports.
     """
 
     def __len__(self) -> int: ...

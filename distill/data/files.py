@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from distill.data.bad import BadImages, OnBad, readable
+from distill.data.bad import BadImages, OnBad, printable, readable
 from distill.data.decode import is_image_name, open_image
 
 if TYPE_CHECKING:
@@ -67,12 +67,16 @@ class Paths(Sequence[str]):
 
 @dataclass(frozen=True, eq=False)
 class FileImages:
-    """Images in files: paths [N] and labels [N]. How each is decoded is said in `open_image`."""
+    """Images in files: paths [N] and labels [N]. How each is decoded is said in `open_image`.
+
+    root: the folder that was named, which `file` leaves out; "": the files were named alone.
+    """
 
     paths: Paths
     labels: np.ndarray
     on_bad: OnBad = "error"
     bad: BadImages = field(default_factory=BadImages)
+    root: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -85,7 +89,12 @@ class FileImages:
 
     def where(self, keep: np.ndarray) -> FileImages:
         """The images whose entry in `keep` [N] of bool is true."""
-        return FileImages(self.paths[keep], self.labels[keep], self.on_bad)
+        return FileImages(self.paths[keep], self.labels[keep], self.on_bad, root=self.root)
+
+    def file(self, index: int) -> str:
+        """The path of an image below the root, as text that can be shown and written."""
+        path = self.paths[index]
+        return printable(os.path.relpath(path, self.root) if self.root else os.path.basename(path))
 
 
 def image_files(*roots: str | Path) -> tuple[Paths, list[int]]:

@@ -105,4 +105,5 @@ class Folder:
         present = [label for label, name in enumerate(classes) if (root / name).is_dir()]
         if not len(paths):
             raise ValueError(f"{root} holds no images ({', '.join(sorted(SUFFIXES))}); put some in its class folders")
-        return FileImages(paths, np.repeat(np.array(present, dtype=np.int64), counts), self.on_bad)
+        labels = np.repeat(np.array(present, dtype=np.int64), counts)
+        return FileImages(paths, labels, self.on_bad, root=self.root)

@@ -119,9 +119,11 @@ class Export:
         off = onnx.write(source, out, normalize=self.normalize, opset=self.opset)
         takes = "images in 0..1" if self.normalize else "normalised images"
         console.say(f"{out}: ONNX of opset {onnx.opset_of(out)} for {takes}, {_size(out)}, {_agrees(off)}")
-        if images is None:
-            return
         small = out.with_name(f"{out.stem}.int8.onnx")
+        if images is None:
+            if small.is_file():
+                console.say(f"{small} is of an earlier export and may be of another student; --int8 writes it anew")
+            return
         scores = int8.write(out, small, images, console)
         for file, name in ((out, "float"), (small, "int8")):
             agrees = scores[name].agreement

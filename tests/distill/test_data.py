@@ -38,6 +38,7 @@ def test_folder_split_is_stratified_seeded_and_complete(tmp_path):
     assert np.bincount(val.labels).tolist() == [4, 2, 1]  # a fifth, and at least one
     assert np.bincount(train.labels).tolist() == [16, 8, 1]
     assert not set(train.paths) & set(val.paths)
+    assert [str(root / val.file(index)) for index in range(len(val))] == list(val.paths)
     assert list(Folder(root=str(root), val_fraction=0.2).val().paths) == list(val.paths)
     assert list(Folder(root=str(root), val_fraction=0.2, split_seed=1).val().paths) != list(val.paths)
 
@@ -48,6 +49,7 @@ def test_folder_uses_its_own_split_and_the_training_classes(tmp_path):
     data = Folder(root=str(tmp_path))
     assert data.train().labels.tolist() == [0, 0, 0, 1, 1]
     assert data.val().labels.tolist() == [1, 1, 1, 1]
+    assert (data.train().file(3), data.val().file(0)) == ("train/b/0.png", "val/b/0.png")
     make_folder(tmp_path / "val", {"c": 1})
     with pytest.raises(ValueError, match="has a class 'c' that"):
         data.val()

@@ -33,6 +33,14 @@ def test_learning_rate_without_warmup_starts_at_the_top():
     assert learning_rate(Optim(warmup_epochs=0, lr=0.5), 0, steps=8, steps_per_epoch=4) == 0.5
 
 
+@pytest.mark.parametrize(("epochs", "warmup"), [(2, 0.2), (20, 2), (50, 5), (300, 5)])
+def test_a_warmup_that_is_left_to_the_run_is_a_tenth_of_it_up_to_five_epochs(epochs, warmup):
+    left, said = (Optim(epochs=epochs, warmup_epochs=given) for given in (None, warmup))
+    for step in (0, 1, 9, 10, 100, 251):
+        wanted = learning_rate(said, step, steps=50 * epochs, steps_per_epoch=50)
+        assert learning_rate(left, step, steps=50 * epochs, steps_per_epoch=50) == wanted
+
+
 def test_decay_spares_biases_norms_positions_and_tokens_and_misses_no_parameter():
     config = ViTConfig(
         img_size=8, patch_size=4, embed_dim=8, depth=1, num_heads=2, num_classes=3, distilled=True, init_values=1e-4

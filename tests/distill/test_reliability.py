@@ -155,11 +155,14 @@ def test_the_first_signal_waits_for_the_step_and_a_second_ctrl_c_does_not(monkey
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_before_training_a_signal_ends_a_run_at_once():
-    with signals.Signals(), pytest.raises(signals.Interrupted) as ended:  # noqa: PT012
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_before_training_a_signal_ends_a_run_at_once(goes_on):
+    with signals.Signals(goes_on=goes_on), pytest.raises(signals.Interrupted) as ended:  # noqa: PT012
         os.kill(os.getpid(), signal.SIGUSR1)
         pytest.fail("went on")
     assert ended.value.code == 138
+    way_on = "; the same command goes on from the last checkpoint, or from the start" if goes_on else ""
+    assert ended.value.text == f"SIGUSR1{way_on}"  # a rehearsal has no checkpoint
 
 
 def test_what_is_not_finite_is_named():

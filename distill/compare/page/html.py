@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from distill import folder
+from distill.compare.cells import caveat
 from distill.compare.page import classes, definitions, heat, outcome, plots, svg, table, trust, words
 from distill.compare.page.pictures import Pictures, shown
 
@@ -69,6 +70,7 @@ def _context(report: Mapping[str, Any], pictures: Pictures) -> dict[str, Any]:
         "loss_series": list(dict.fromkeys(n for plot in parts["losses"] for n in plot.series)),
         "how_accuracy": _how_accuracy(parts),
         "how_robust": _how_robust(report["data"]),
+        "caveat": caveat(report),
         "how_gallery": _how_gallery(report, reference, pictures),
         "definitions": definitions.of(report, list(pictures.methods.values())),
         "contents": _contents(parts),
@@ -136,7 +138,10 @@ def _how_gallery(report: Mapping[str, Any], reference: int | None, pictures: Pic
     if reference is None:
         return ""
     name = report["models"][reference]["name"]
-    said = f"Images on which a model and {name} are both sure, and say different things; ✓ marks the label."
+    said = (
+        f"Images on which a model and {name} decide differently: of every class first the one on which both are most "
+        "confident, then the next. ✓ marks the label."
+    )
     methods = sorted(set(pictures.methods.values()))
     return f"{said} Warm: where each one looks ({words.listed(methods)})." if methods else said
 

@@ -68,7 +68,7 @@ def _of_any_models(models: list[Model]) -> str:
     if len(models) == 1:
         return f"{best[0]} is right on {percent(most)} of the images"
     if len(best) == len(models):
-        return f"All {len(models)} models are right on {percent(most)} of the images"
+        return f"Each of the {len(models)} models is right on {percent(most)} of the images"
     verb = "is" if len(best) == 1 else "are"
     return f"{listed(best)} {verb} right most often of {len(models)} models: on {percent(most)} of the images"
 

@@ -24,6 +24,8 @@ from distill.compare.page.words import count, percent, short
 
 Report = Mapping[str, Any]
 Model = Mapping[str, Any]
+TOTAL = "loss"
+"""The series of the terms' weighted sum; the others are terms as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +137,7 @@ def losses(report: Report) -> list[Plot]:
             x=Axis(low=0, high=max(x for line in lines.values() for x, _ in line) or 1, start=LEFT, end=RIGHT),
             y=upwards(values, log=log, height=180),
             x_label="step",
-            y_label="loss, unweighted" + ", log scale" * log,
+            y_label=("weighted sum" if term == TOTAL else "loss, unweighted") + ", log scale" * log,
             height=180,
         )
         marks = [frame.line(line, n, title=f"{report['models'][n]['name']}: {term}") for n, line in lines.items()]

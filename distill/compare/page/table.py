@@ -65,12 +65,15 @@ def _ranged(*path: str) -> Callable[[Model], Cell]:
     return cell
 
 
-def _ece(model: Model) -> Cell:
-    before, after = _found(model, "calibration", "before", "ece"), _found(model, "calibration", "after", "ece")
-    if before is None:
-        return Cell(text=NONE)
-    under = "" if after is None else f"{percent(after)} at T {short(_found(model, 'calibration', 'temperature'))}"
-    return Cell(text=percent(before), under=under, value=before)
+def _calibrated(figure: str, show: Callable[[Any], str]) -> Callable[[Model], Cell]:
+    """The figure as the model is, and under it at T."""
+
+    def cell(model: Model) -> Cell:
+        before, after = (_found(model, "calibration", when, figure) for when in ("before", "after"))
+        under = "" if after is None else f"{show(after)} at T"
+        return Cell(text=NONE if before is None else show(before), under=under, value=before)
+
+    return cell
 
 
 def _mcnemar(model: Model) -> Cell:
@@ -98,9 +101,13 @@ _COLUMNS: dict[str, tuple[str, Callable[[Model], Cell]]] = {
     ),
     "KL": ("From the reference's probabilities to its own, in nats", _at("kl")),
     "rank ρ": ("Spearman's rank correlation of its logits with the reference's", _at("fidelity", "rank_correlation")),
-    "NLL": ("Mean negative log-likelihood of the labels, in nats", _at("nll")),
-    "Brier": ("Brier score over all classes", _at("calibration", "before", "brier")),
-    "ECE": ("Expected calibration error; under it, after temperature scaling", _ece),
+    "NLL": (
+        "Mean negative log-likelihood of the labels, in nats; under it, after temperature scaling",
+        _calibrated("nll", short),
+    ),
+    "Brier": ("Brier score over all classes; under it, after temperature scaling", _calibrated("brier", short)),
+    "ECE": ("Expected calibration error; under it, after temperature scaling", _calibrated("ece", percent)),
+    "T": ("The temperature that the logits are divided by", _at("calibration", "temperature")),
     "params": ("Parameters", _at("params", show=count)),
     "MACs": ("Multiply-accumulates for one image", _at("cost", "macs", show=count)),
     "file": ("Size of its weights on disk", _at("cost", "file_bytes", show=lambda size: count(size, "B"))),

@@ -57,14 +57,15 @@ def _reliability_line(frame: Frame, number: int, found: Mapping[str, Any], how: 
 
 
 def _calibration_note(found: Mapping[str, Any]) -> list[Markup]:
-    x, lines = LEFT + 242, [("before", f"ECE {percent(found['before']['ece'])}")]
+    x, groups = LEFT + 242, [("before", found["before"])]
     if found.get("after"):
-        lines.append((f"at T {short(found.get('temperature'))}", f"ECE {percent(found['after']['ece'])}"))
+        groups.append((f"at T {short(found.get('temperature'))}", found["after"]))
     parts = []
-    for row, (name, value) in enumerate(lines):
-        y = TOP + 14 + 44 * row
+    for number, (name, figures) in enumerate(groups):
+        y = TOP + 14 + 82 * number
+        said = (f"ECE {percent(figures['ece'])}", f"NLL {short(figures['nll'])}", f"Brier {short(figures['brier'])}")
         parts.append(tag("text", name, x=x, y=y, class_="name"))
-        parts.append(tag("text", value, x=x, y=y + 15, class_="strong"))
+        parts += [tag("text", line, x=x, y=y + 15 * row, class_="strong") for row, line in enumerate(said, start=1)]
     return parts
 
 

@@ -43,7 +43,7 @@ def short(value: float | None) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     digits = max(2 - math.floor(math.log10(abs(value))), 0)
-    return f"{value:,.{min(digits, 3)}f}".replace("-", "−")
+    return f"{value:z,.{min(digits, 3)}f}".replace("-", "−")
 
 
 def p_value(p: float | None) -> str:

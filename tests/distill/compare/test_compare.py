@@ -19,6 +19,8 @@ from distill.compare.curves import MOST, curves
 from distill.compare.seen import seen, spread
 from distill.compare.terms import Terms
 from students.preprocess import Preprocess
+from teachers import Teacher
+from teachers.head import Head
 
 MODEL = {
     "key", "role", "name", "source", "run", "alone", "teacher", "params", "images", "img_size", "top1", "top1_interval",
@@ -145,13 +147,19 @@ def test_images_without_labels_are_compared_by_agreement(make_run, tmp_path):
     assert [student[name] for name in ("top1", "nll", "calibration", "mcnemar", "robustness", "kept")] == [None] * 6
     assert student["agreement"] * 6 == pytest.approx(round(student["agreement"] * 6))
     assert all(entry["label"] is None for entry in student["disagreements"])
+    files = {entry["index"]: entry["file"] for entry in student["disagreements"]}
+    assert files
+    assert files == {index: f"{index}.png" for index in files}
 
 
-def test_cost_is_measured_of_every_model(make_run, make_onnx, tmp_path):
-    run = make_run("alone", alone=True)
+def test_cost_is_measured_of_every_model(make_run, make_onnx, tmp_path, tiny_teacher):
+    run = make_run("taught", teacher=Teacher(name=str(tiny_teacher), runtime="eager", head="fit"))
+    head = Head(torch.zeros(10, 24), torch.zeros(10), l2=1, heldout_top1=0, heldout_nll=0)
+    head.save(run / "teacher_head.safetensors")
     file = make_onnx(np.ones((3, 10)), img_size=[4, 4], mean=[0.5] * 3, std=[0.5] * 3)
     report = compare(tmp_path / "out", run, file, images=4, cka_images=0)
-    student, onnx = (model["cost"] for model in report["models"])
+    teacher, student, onnx = (model["cost"] for model in report["models"])
+    assert teacher["file_bytes"] == (tiny_teacher / "model.safetensors").stat().st_size
     for cost in (student, onnx):
         for times in (cost["latency_ms"], cost["throughput"]):
             assert 0 < times["low"] <= times["median"] <= times["high"]
@@ -170,6 +178,7 @@ def test_one_model_alone_has_nothing_to_be_compared_with(make_run, tmp_path):
     assert (report["reference"], model["fidelity"], model["mcnemar"], model["confusion"]) == (None, None, None, None)
     assert model["kept"] is None
     assert model["calibration"]["after"]["nll"] > 0
+    assert model["calibration"]["note"].startswith(f"T comes from {report['data']['labelled']} labelled images")
 
 
 def test_options_out_of_range_are_refused():

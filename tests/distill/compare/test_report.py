@@ -7,6 +7,8 @@ import pytest
 from rich.console import Console
 
 from distill.checkpoint import latest_step
+from distill.compare.calibrate import caveat
+from distill.compare.cells import number
 from distill.compare.markdown import markdown, text
 from distill.compare.report import closing_lines, left_out, tables
 
@@ -109,3 +111,17 @@ def test_a_half_written_checkpoint_is_not_the_latest(tmp_path):
     for name in ("step_000000090", "step_000000100", "step_000000110.partial"):
         (tmp_path / name).mkdir()
     assert latest_step(tmp_path) == 100
+
+
+def test_what_rounds_to_nothing_has_no_sign():
+    assert [number(value) for value in (-4e-7, -0.0, -0.02)] == ["0.000", "0.000", "-0.020"]
+
+
+def test_a_temperature_of_few_images_says_so():
+    assert caveat(500) is None
+    few = caveat(20)
+    assert few
+    assert few.startswith("T comes from 20 labelled images")
+    noted = STUDENT | {"calibration": STUDENT["calibration"] | {"note": few}}
+    assert f"**Few images.** {few}" in markdown(report(TEACHER, noted))
+    assert "Few images" not in markdown(report(TEACHER, STUDENT))

@@ -197,6 +197,16 @@ def test_int8_without_a_run_has_nothing_to_be_measured_on(tmp_path):
     assert not (tmp_path / "a.onnx").exists()
 
 
+def test_an_older_int8_file_beside_the_new_one_is_said(run, tmp_path, capsys):
+    old = tmp_path / "a.int8.onnx"
+    for there in (False, True):
+        if there:
+            old.write_bytes(b"of before")
+        Export(student=run, to="onnx", out=tmp_path / "a.onnx")()
+        assert ("a.int8.onnx is of an earlier export" in " ".join(capsys.readouterr().out.split())) == there
+    assert old.read_bytes() == b"of before"
+
+
 def test_a_file_that_does_not_say_how_images_are_prepared_is_refused(exported, tmp_path):
     model = onnx.load(exported[0])
     del model.metadata_props[:]

@@ -96,6 +96,26 @@ def test_nothing_overflows_on_a_phone(browser, page):
     assert browser.execute_script(wide)  # the table scrolls in its own box
 
 
+def test_on_a_wide_screen_the_table_is_whole(browser, report_of, tmp_path):
+    report = report_of(images=10_000)
+    for model in report["models"]:  # every column, with figures as long as they come
+        model["cost"] |= {"peak_bytes": 123_450_000, "macs": 384e6}
+        model["cost"]["throughput"] = {"median": 1234.5, "low": 1150.2, "high": 1310.7}
+    write(tmp_path, report)
+    for width in (1280, 1920):
+        show(browser, (tmp_path / "report.html").as_uri(), width=width)
+        found = browser.execute_script(
+            "const s = document.querySelector('#models .scroll'), box = s.getBoundingClientRect();"
+            "return [s.scrollWidth - s.clientWidth, box.left, document.documentElement.clientWidth - box.right,"
+            " document.documentElement.scrollWidth, document.querySelectorAll('#table thead button').length]"
+        )
+        assert found[0] <= 0
+        assert abs(found[1] - found[2]) < 1  # in the middle
+        assert found[1] >= 0
+        assert found[3] <= width
+        assert found[4] == 18
+
+
 def test_the_table_sorts_by_click_and_by_key(browser, page):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys

@@ -15,8 +15,10 @@ from distill.compare.page import Pictures, draw, render, write
 from distill.compare.page.classes import per_class
 from distill.compare.page.heat import confusion
 from distill.compare.page.outcome import facts, headline
+from distill.compare.page.plots import losses
 from distill.compare.page.svg import Axis
 from distill.compare.page.table import columns
+from distill.compare.page.trust import reliability
 from distill.compare.page.words import breakable, count, p_value, points, short
 
 HOSTILE = "<script>window.hit=1</script>\"'><img src=x onerror=window.hit=1>&amp;{{7*7}}</style></title>"
@@ -76,6 +78,7 @@ def test_words_by_hand():
     ]  # fmt: skip
     assert [short(v) for v in (0.26149, 12.345, 1234.5, 0)] == ["0.261", "12.3", "1,234", "0"]
     assert (p_value(0.0341), p_value(1e-9), points(-0.048)) == ("0.034", "<\u202f0.001", "−4.8")
+    assert [short(v) for v in (-0.0000004, -0.02)] == ["0.000", "−0.020"]
     assert breakable("tf_net/a<b") == "tf_<wbr>net/<wbr>a&lt;b"
 
 
@@ -103,7 +106,7 @@ def test_models_of_no_run_are_ranked(report):
     tied = [model | {"top1": 0.9} if model["key"] == "small" else model for model in models]
     assert headline(report | {"models": tied}).startswith("big and small are right most often of 3 models")
     equal = [model | {"top1": 0.9} for model in models]
-    assert headline(report | {"models": equal}) == "All 3 models are right on 90.0\u202f% of the images"
+    assert headline(report | {"models": equal}) == "Each of the 3 models is right on 90.0\u202f% of the images"
 
 
 def test_names_are_text_everywhere(report_of, squares, eyes):
@@ -227,3 +230,36 @@ def test_text_and_colours_have_contrast(scheme):
         assert contrast("ink", paper) > 7
         assert contrast("faint", paper) > 4.5
         assert min(contrast(f"s{number}", paper) for number in range(7)) > 4.5
+
+
+def test_the_total_is_not_called_unweighted(report):
+    plots = {plot.title: str(plot.svg) for plot in losses(report)}
+    assert ("weighted sum" in plots["loss"], "unweighted" in plots["loss"]) == (True, False)
+    assert ("weighted sum" in plots["soft"], "unweighted" in plots["soft"]) == (False, True)
+
+
+def test_before_and_after_temperature_scaling(report):
+    small = dict(report["models"][1])
+    before = small["calibration"]["before"]
+    note = "T comes from 20 labelled <images>"
+    after = before | {"nll": 5.234, "brier": 0.75, "ece": 0.5}
+    small["calibration"] = {"before": before, "temperature": 0.21, "after": after, "note": note}
+    few = report | {"models": [report["models"][0], small]}
+    cells = {column.name: (column.cells[1].text, column.cells[1].under) for column in columns(few)}
+    assert (cells["NLL"], cells["Brier"]) == (("0.500", "5.23 at T"), ("0.300", "0.750 at T"))
+    assert (cells["ECE"], cells["T"]) == (("4.0\u202f%", "50.0\u202f% at T"), ("0.210", ""))
+    plot = str(reliability(few)[1].svg)
+    assert re.findall(r">(ECE|NLL|Brier) ([\d.]+)", plot) == [
+        ("ECE", "4.0"), ("NLL", "0.500"), ("Brier", "0.300"), ("ECE", "50.0"), ("NLL", "5.23"), ("Brier", "0.750"),
+    ]  # fmt: skip
+    assert "T comes from 20 labelled &lt;images&gt;" in render(few)
+    assert "Few images" not in render(report)
+
+
+def test_a_card_names_the_file_where_there_is_one(report):
+    small = dict(report["models"][1])
+    first, second = small["disagreements"][:2]
+    small["disagreements"] = [first | {"file": "val/a<b>/1.png"}, second | {"file": None}]
+    html = render(report | {"models": [report["models"][0], small]})
+    cards = re.findall(r'<article class="card">.*?<small>(.*?)</small>', html)
+    assert cards == ["val/<wbr>a&lt;b&gt;/1.<wbr>png", "image 7"]
