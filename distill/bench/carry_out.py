@@ -44,7 +44,7 @@ MOST_THREADS = 1024
 CLOSE = 2e-3
 """The most that a peer's first loss, and the teacher's logits as a share of the largest one, may be off ours.
 
-They round in another order, and resize without clamping.
+They round in another order.
 """
 
 

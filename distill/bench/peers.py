@@ -73,6 +73,9 @@ class PlainTeacher(nn.Module):
         self.renormalise = mean is not None
         self.register_buffer("mean", torch.tensor(mean or 0.0).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std or 1.0).view(-1, 1, 1), persistent=False)
+        own_mean, own_std = cast(Tensor, self.own.mean), cast(Tensor, self.own.std)
+        self.register_buffer("black", -own_mean / own_std, persistent=False)
+        self.register_buffer("white", (1 - own_mean) / own_std, persistent=False)
         self.num_classes, self.in_chans = teacher.num_classes, self.own.in_chans
         statistics = {"mean": self.own.mean, "std": self.own.std}
         self.pretrained_cfg = {name: cast(Tensor, value).flatten().tolist() for name, value in statistics.items()}
@@ -83,6 +86,7 @@ class PlainTeacher(nn.Module):
             x = (x * cast(Tensor, self.std) + cast(Tensor, self.mean) - own_mean) / own_std
         if tuple(x.shape[-2:]) != self.own.img_size:
             x = F.interpolate(x, self.own.img_size, mode="bicubic", antialias=True, align_corners=False)
+            x = torch.clamp(x, cast(Tensor, self.black), cast(Tensor, self.white))
         return self.teacher(x).logits
 
 
