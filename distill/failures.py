@@ -11,6 +11,8 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 from distill.masked import without_secrets
 from distill.peers import Peers
@@ -32,6 +34,7 @@ def in_one_line(place: str) -> Iterator[None]:
 
     place: what was being written, for a disk's errors. With DISTILL_TRACEBACK set every error keeps its traceback.
     """
+    _overlook_lost_loaders()
     try:
         yield
     except Exception as error:
@@ -93,6 +96,26 @@ def _lost_a_loader(error: Exception, text: str) -> bool:
     files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
     waited = any(file.endswith(os.path.join("utils", "data", "dataloader.py")) for file in files)
     return waited and isinstance(error, (EOFError, ConnectionError, FileNotFoundError))
+
+
+def _overlook_lost_loaders() -> None:
+    """Until the process ends, Python prints no traceback of a lost loader's error that it ignores.
+
+    torch raises that error from a signal handler, wherever the main process is. Within a hook of os.fork, as the next
+    loader process is begun, and within a finaliser Python ignores it; who waits for the lost loader meets it again.
+    """
+    if getattr(sys.unraisablehook, "func", None) is not _ignored:
+        sys.unraisablehook = partial(_ignored, sys.unraisablehook)
+
+
+def _ignored(say: Any, unraisable: Any) -> None:
+    error = unraisable.exc_value
+    lost = isinstance(error, RuntimeError) and _lost_a_loader(error, str(error))
+    # The error met the constructor, and the finaliser misses what was not made yet.
+    finaliser = getattr(unraisable.object, "__qualname__", "") == "_MultiProcessingDataLoaderIter.__del__"
+    half_made = finaliser and isinstance(error, AttributeError)
+    if os.environ.get("DISTILL_TRACEBACK") or not (lost or half_made):
+        say(unraisable)
 
 
 def _end_loaders() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 import students
 from distill import checkpoint, disk, failures, folder, lock, memory, signals
@@ -238,6 +239,29 @@ def test_what_a_disk_and_a_loader_do_is_one_line():
         1,
     )
     assert failures.described(KeyError("ours"), "") is None
+
+
+class Ignored:
+    """An object whose end fails, which Python ignores and prints."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __del__(self) -> None:
+        raise self.error
+
+
+def test_python_prints_nothing_of_a_lost_loader_that_it_ignores(monkeypatch):
+    printed = []
+    monkeypatch.delenv("DISTILL_TRACEBACK", raising=False)
+    monkeypatch.setattr(sys, "unraisablehook", lambda said: printed.append(str(said.exc_value)))
+    for _ in range(2):  # a run enters twice
+        with failures.in_one_line(""):
+            Ignored(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
+            object.__new__(_MultiProcessingDataLoaderIter)  # ends without what its constructor makes
+            Ignored(RuntimeError("another"))
+            Ignored(AttributeError("ours"))
+    assert printed == ["another", "ours"] * 2
 
 
 class Runs:
