@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from distill.data import UNLABELLED, BadImages, Images
 from distill.signals import spare_loader
 from distill.views import Transform, at_address, derived_seed, order
+
+# A socket's path has at most 107 bytes on Linux and 103 on macOS, of which its own folder and name take 32.
+LONGEST_TEMPORARY = 103 - len("/pymp-01234567/listener-01234567")
 
 
 @dataclass(frozen=True)
@@ -209,9 +213,16 @@ def cores() -> int:
 def clear_up_after_loaders() -> None:
     """Let the loader processes begun after this keep their sockets in a folder that this process removes as it ends.
 
-    One that is killed, as all are when a signal ends a run, does not remove its own.
+    One that is killed, as all are when a signal ends a run, does not remove its own. Where the temporary folder has so
+    long a path that no socket can be made in it, which would have a batch wait for ever, theirs lie in /tmp.
     """
-    get_temp_dir()  # they take over this process's, once it has one
+    before = tempfile.tempdir
+    if os.name == "posix" and len(os.fsencode(tempfile.gettempdir())) > LONGEST_TEMPORARY:
+        tempfile.tempdir = "/tmp"
+    try:
+        get_temp_dir()  # they take over this process's, once it has one
+    finally:
+        tempfile.tempdir = before
 
 
 def _loader(dataset: _Addressed, parts, workers: int) -> DataLoader:

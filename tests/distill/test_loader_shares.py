@@ -1,5 +1,10 @@
 """What each process gets of a set that is looked at once: every image once, and equally many batches."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -34,3 +39,31 @@ def test_every_image_once_and_as_many_batches_for_all(images, processes, batch_s
         counts.append(len(batches))
     assert sorted(seen) == list(range(images))
     assert len(set(counts[: min(images, processes)])) == 1  # of those that have any
+
+
+LOADS = """
+import tempfile
+from PIL import Image
+from distill.loader import in_order
+from distill.views import Views, val_transform
+
+images = [(Image.new("L", (8, 8), number), number) for number in range(6)]
+batches = in_order(images, val_transform(Views(), (8, 8), 1), batch_size=4, workers=1)
+print([len(batch.views) for batch in batches], tempfile.gettempdir())
+"""
+
+
+def test_loaders_hand_over_their_batches_however_long_the_path_of_the_temporary_folder(tmp_path):
+    # A socket's path is at most 107 bytes long; a batch that cannot be handed over would be waited for for ever.
+    place = tmp_path / ("long" * 30)
+    place.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS],
+        env=os.environ | {"TMPDIR": str(place)},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == f"[4, 2] {place}\n", done.stderr
+    assert not list(place.iterdir())
