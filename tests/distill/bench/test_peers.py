@@ -46,7 +46,6 @@ def test_the_job_is_labels_and_soft_targets_at_the_recipes_temperature():
 def test_every_peer_has_our_loss_at_its_first_step_and_after_it(in_chans, size):
     from accelerate import Accelerator
 
-    pytest.importorskip("torchdistill")
     accelerator, plan = Accelerator(cpu=True), plan_of(in_chans, size)
     batches = ready_batches(plan, 2, accelerator.device)
     torch.manual_seed(3)
