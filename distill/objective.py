@@ -45,7 +45,7 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         """views [B, c, H, W], labels [B] or [B, K] -> each loss unweighted, and their weighted sum as `total`."""
         seeds = address.draws if address else None
-        student = self.student.outputs(self.preprocess(views), self.student_layers, seeds)
+        student = self.student.outputs(self.preprocess(views), self.student_layers, seeds, lean=True)
         terms = {}
         with torch.autocast(views.device.type, enabled=False):
             for name, bound in self.bound.items():

@@ -55,17 +55,35 @@ class Attention(nn.Module):
         self.proj = nn.Linear(config.embed_dim, config.embed_dim)
         self.proj_drop = Dropout(config.proj_drop_rate)
 
-    def forward(self, x: Tensor, seeds: Tensor | None = None) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # [B, H, N, D/H]
-        dropout = self.attn_drop if self.training else 0.0
-        short = self.training and dropout == 0 and x.device.type == "cpu" and x.shape[1] <= SHORT
-        if short or (dropout and seeds is not None):  # torch's own attention draws for itself
-            scale = k.shape[-1] ** -0.5 if self.scale is None else self.scale
-            attention = (q * scale @ k.transpose(-2, -1)).softmax(-1)  # [B, H, N, N]
-            x = (drop(attention, dropout, at(seeds, 0)) if dropout and seeds is not None else attention) @ v
+    def forward(self, x: Tensor, seeds: Tensor | None = None, read: int | None = None) -> Tensor:
+        """read: how many tokens at the front ask, and come out; None: every token."""
+        dropout, heads = self.attn_drop if self.training else 0.0, self.num_heads
+        scale = (x.shape[-1] // heads) ** -0.5 if self.scale is None else self.scale
+        parts = self._project(x, read)
+        if self.training and dropout == 0 and x.device.type == "cpu" and x.shape[1] <= SHORT:
+            # Head by head: all in one go they would first be copied to lie side by side.
+            each = [head for part in parts for head in part.unbind(2)]  # 3H × [B, N, D/H]
+            asked = zip(each[:heads], each[heads : 2 * heads], each[2 * heads :], strict=True)
+            answers = torch.cat([(q * scale @ k.transpose(1, 2)).softmax(-1) @ v for q, k, v in asked], -1)
         else:
-            x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
-        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)), seeds, 1)
+            q, k, v = (role for part in parts for role in part.transpose(1, 2).split(heads, 1))  # [B, H, N, D/H]
+            if dropout and seeds is not None:  # torch's own attention draws for itself
+                attention = (q * scale @ k.transpose(-2, -1)).softmax(-1)  # [B, H, N, N]
+                answers = drop(attention, dropout, at(seeds, 0)) @ v
+            else:
+                answers = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
+            answers = answers.transpose(1, 2).flatten(2)
+        return self.proj_drop(self.proj(answers), seeds, 1)
+
+    def _project(self, x: Tensor, read: int | None) -> list[Tensor]:
+        """Tokens [B, N, D] -> queries of the first `read`, keys and values of all, [B, N, heads, D/H] together."""
+        qkv, dim = self.qkv, x.shape[-1]
+        if read is None:
+            return [qkv(x).unflatten(-1, (3 * self.num_heads, -1))]
+        weights = qkv.weight.split((dim, 2 * dim))
+        biases = (None, None) if qkv.bias is None else qkv.bias.split((dim, 2 * dim))
+        asked = zip((x[:, :read], x), weights, biases, strict=True)
+        return [F.linear(*one).unflatten(-1, (-1, dim // self.num_heads)) for one in asked]
 
 
 class Mlp(nn.Module):
@@ -116,7 +134,7 @@ class Block(nn.Module):
     """Tokens [B, N, D] -> tokens [B, N, D]: attention, then MLP, each normalised first and added back.
 
     factors: [2, B, 1, 1], what the two branches of each image are multiplied with; seeds: [B], of its dropouts. Without
-    them both are drawn from torch's global state.
+    them both are drawn from torch's global state. read: how many tokens at the front are computed; none: all.
     """
 
     def __init__(self, config: ViTConfig, drop_path: float) -> None:
@@ -130,9 +148,11 @@ class Block(nn.Module):
         self.ls2 = nn.Identity() if scale is None else LayerScale(config.embed_dim, scale)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, factors: Tensor | None = None, seeds: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, factors: Tensor | None = None, seeds: Tensor | None = None, read: int | None = None
+    ) -> Tensor:
         first, second = (None, None) if factors is None else factors.unbind(0)
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), seeds)), first)
+        x = x[:, :read] + self.drop_path(self.ls1(self.attn(self.norm1(x), seeds, read)), first)
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x), seeds)), second)
 
 
@@ -195,11 +215,14 @@ class ViT(nn.Module):
         out = self.outputs(images)
         return out.logits if out.token_logits is None else (out.logits + out.token_logits) / 2
 
-    def outputs(self, images: Tensor, layers: Sequence[int] = (), seeds: Tensor | None = None) -> Outputs:
+    def outputs(
+        self, images: Tensor, layers: Sequence[int] = (), seeds: Tensor | None = None, *, lean: bool = False
+    ) -> Outputs:
         """Images [B, C, H, W] -> `Outputs`: both heads apart, the embedding, and the grids of the layers asked for.
 
         A grid is a block's output before the last norm, patch tokens only, [B, D, H/p, W/p]; layers are 0 … depth - 1.
         seeds: [B], `draws.image_seeds`, of all that is dropped in training; none: torch's global state decides.
+        lean: the last block computes only the tokens that heads read, if its grid is not asked for; equal to rounding.
         """
         for layer in layers:
             if not 0 <= layer < len(self.blocks):
@@ -208,8 +231,11 @@ class ViT(nn.Module):
         factors, of_block = self._draws(seeds)
         x = self.pos_drop(self._embed(images, grid), seeds, 0)
         grids: dict[int, Tensor] = {}
+        last = self.config.depth - 1
+        # What attention drops is drawn by the place in the whole matrix, which a lean block has not.
+        lean = lean and self.config.global_pool == "token" and last not in layers and not self.config.attn_drop_rate
         for layer, block in enumerate(self.blocks):
-            x = block(x, factors[layer], of_block[layer])
+            x = block(x, factors[layer], of_block[layer], prefix if lean and layer == last else None)
             if layer in layers:
                 grids[layer] = x[:, prefix:].transpose(1, 2).unflatten(2, grid)  # [B, D, H/p, W/p]
         x = self.norm(x)
