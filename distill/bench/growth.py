@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 FEW = 128
 """Images whose time is taken off, for it is what starting costs."""
-MOST_TURNS = 10
-"""How often a small set is taken before and after a larger one, for it is over in a moment."""
+MOST_TIMES = 100
+"""How often a small set is taken in a round: as often as makes the images of the largest, but no more than this."""
+STARTS = 10
+"""How often these few are taken in a round."""
 SIDE = 16
 """Height and width in pixels."""
 
@@ -33,14 +35,16 @@ SIDE = 16
 class Growth:
     """Measure the time per image of training, validation and comparison as the images become more.
 
-    A tiny student takes one epoch over each number of images, loading in the process, on one thread. The smaller sets
-    are taken again before and after each larger one, up to ten times each, and what starting costs is taken off.
+    A tiny student takes one epoch over each number of images, loading in the process, on one thread. In each round a
+    small set is taken so often that it makes as many images as the largest; what starting costs is taken off.
     """
 
     data: Literal["arrays", "folder", "synthetic"] = "arrays"
     """Where the images lie: in one file, in a file each, or nowhere, for they are made."""
     sizes: tuple[int, ...] = (1_000, 10_000, 100_000)
     """Numbers of images, rising; each more than 256."""
+    rounds: int = 3
+    """Rounds, in each of which every size has its turn; every other round goes backwards."""
     workers: int = 0
     """Loader processes."""
     json: bool = False
@@ -49,15 +53,17 @@ class Growth:
     def __call__(self) -> None:
         if list(self.sizes) != sorted(set(self.sizes)) or not self.sizes or self.sizes[0] <= 2 * FEW:
             raise ValueError(f"--sizes are {self.sizes}; use rising numbers above {2 * FEW}")
+        if self.rounds < 1:
+            raise ValueError(f"--rounds is {self.rounds}; use 1 or more")
         with tempfile.TemporaryDirectory() as aside:
-            taken, peaks = grown(self.data, self.sizes, Path(aside), workers=self.workers)
+            taken, peaks = grown(self.data, self.sizes, Path(aside), rounds=self.rounds, workers=self.workers)
         if self.json:
             print(json.dumps({"seconds_per_image": taken, "peak_bytes": peaks}))
             return
         print("| Images | Training, µs an image | Validation | Comparison | Memory of these two, MiB |")
         print("| --- | --- | --- | --- | --- |")
         for size, seconds in taken.items():
-            cells = [_cell(seconds[part], taken[self.sizes[0]][part]) for part in PARTS]
+            cells = [cell(seconds[part], taken[self.sizes[0]][part]) for part in PARTS]
             memory = ", ".join("unknown" if peak is None else f"{peak / 2**20:.0f}" for peak in peaks[size].values())
             print(f"| {size:,} | {' | '.join(cells)} | {memory} |")
 
@@ -66,10 +72,10 @@ Seconds = dict[int, dict[str, list[float]]]
 Peaks = dict[int, dict[str, int | None]]
 
 
-def grown(data: str, sizes: tuple[int, ...], aside: Path, *, workers: int = 0) -> tuple[Seconds, Peaks]:
-    """Seconds an image by the number of images, of each part, once a turn: "train", "validate", "compare".
+def grown(data: str, sizes: tuple[int, ...], aside: Path, *, rounds: int, workers: int = 0) -> tuple[Seconds, Peaks]:
+    """Seconds an image by the number of images, of each part, once a round: "train", "validate", "compare".
 
-    Beside them the most memory, in bytes, that the last two took in the last turn.
+    Beside them the most memory, in bytes, that the last two took in the last round.
     """
     import torch
     from accelerate import Accelerator
@@ -78,27 +84,26 @@ def grown(data: str, sizes: tuple[int, ...], aside: Path, *, workers: int = 0) -
     accelerator = Accelerator(cpu=True)
     jobs = {size: _Job(data, size, aside, accelerator, workers) for size in (FEW, *sizes)}
     jobs[FEW].take()  # what the first of all costs is nobody's
-    few = [jobs[FEW].take()[0] for _ in range(5)]
-    start = {part: statistics.median(one[part] for one in few) for part in PARTS}
     taken: Seconds = {size: {part: [] for part in PARTS} for size in sizes}
     peaks: Peaks = {}
-    for size in turns(sizes):
-        for _ in range(min(sizes[-1] // size, MOST_TURNS)):
-            all_of_it, peaks[size] = jobs[size].take()
-            for part, seconds in all_of_it.items():
-                taken[size][part].append((seconds - start[part]) / (size - FEW))
+    for number in range(rounds):
+        few = [jobs[FEW].take()[0] for _ in range(STARTS)]
+        for size in sizes[:: -1 if number % 2 else 1]:
+            results = [jobs[size].take() for _ in range(times(size, sizes[-1]))]
+            peaks[size] = results[-1][1]
+            for part in PARTS:
+                start = statistics.median(seconds[part] for seconds in few)
+                whole = statistics.mean(seconds[part] for seconds, _ in results)
+                taken[size][part].append((whole - start) / (size - FEW))
     return taken, {size: peaks[size] for size in sizes}
 
 
 PARTS = ("train", "validate", "compare")
 
 
-def turns(sizes: tuple[int, ...]) -> list[int]:
-    """In which order sizes are taken: all the smaller ones before and after each larger one."""
-    order: list[int] = []
-    for size in sizes:
-        order = [*order, size, *order]
-    return order
+def times(size: int, largest: int) -> int:
+    """How often a set of this size is taken in a round."""
+    return max(1, min(largest // size, MOST_TIMES))
 
 
 class _Job:
@@ -202,10 +207,11 @@ def _jpeg(rng: np.random.Generator) -> bytes:
         return file.getvalue()
 
 
-def _cell(seconds: list[float], smallest: list[float]) -> str:
-    median = statistics.median(seconds)
+def cell(seconds: list[float], smallest: list[float]) -> str:
+    """Microseconds, median and range over the rounds, and times the smallest set: the median of the rounds' ratios."""
+    ratios = [one / other for one, other in zip(seconds, smallest, strict=True)]
     spread = f" ({1e6 * min(seconds):.0f} to {1e6 * max(seconds):.0f})" if len(seconds) > 1 else ""
-    return f"{1e6 * median:.0f}{spread}, × {median / statistics.median(smallest):.2f}"
+    return f"{1e6 * statistics.median(seconds):.0f}{spread}, × {statistics.median(ratios):.2f}"
 
 
 def main() -> None:

@@ -3,11 +3,21 @@
 import numpy as np
 import pytest
 
-from distill.bench.growth import FEW, SIDE, Growth, _images, turns
+from distill.bench.growth import FEW, SIDE, Growth, _images, cell, times
 
 
-def test_smaller_sizes_are_taken_before_and_after_each_larger_one():
-    assert turns((1, 2, 3)) == [1, 2, 1, 3, 1, 2, 1]
+def test_every_size_is_as_many_images_in_a_round_but_for_the_very_small():
+    assert [times(size, 100_000) for size in (500, 1_000, 30_000, 100_000)] == [100, 100, 3, 1]
+
+
+def test_a_ratio_is_the_median_of_the_rounds_own():
+    # The machine was twice as slow in the second round: of medians it would be 2.
+    assert cell([11e-6, 22e-6, 13e-6], [10e-6, 20e-6, 10e-6]) == "13 (11 to 22), × 1.10"
+
+
+def test_no_rounds_are_refused():
+    with pytest.raises(ValueError, match="--rounds is 0; use 1 or more"):
+        Growth(rounds=0)()
 
 
 @pytest.mark.parametrize("sizes", [(), (2 * FEW,), (2_000, 1_000), (1_000, 1_000)])
