@@ -1,4 +1,4 @@
-"""`--compile`: the student's blocks through torch.compile, one graph for all of them, and no parameter renamed."""
+"""`--compile`: the student's blocks through torch.compile, one graph for all but the last, and no parameter renamed."""
 
 from __future__ import annotations
 
