@@ -94,10 +94,10 @@ def _prepare(
         progress=step / layout.steps,
         draws=image_seeds(derived_seed(recipe.seed, step, "dropout"), place, len(images), device),
     )
-    seed = derived_seed(recipe.seed, step, place, "other modules")
-    torch.manual_seed(seed)  # a teacher of one's own may draw as well
+    torch.manual_seed(derived_seed(recipe.seed, step, place, "teacher's modules"))  # one of your own may draw
     draw = derived_seed(recipe.seed, step, "teacher")
     with accelerator.autocast():
         online = teacher(images, plan.objective.teacher_layers, draw) if teacher else None
     target = saved(batch) if saved else online
+    seed = derived_seed(recipe.seed, step, place, "other modules")
     return Prepared(images=images, labels=labels, target=target, address=address, seed=seed)
