@@ -109,10 +109,9 @@ def check(options: RunOptions, accelerator: Accelerator) -> None:
     from accelerate.utils import DistributedType
 
     if options.overlap and accelerator.distributed_type == DistributedType.FSDP:
-        # Each forward pass gathers weights; two at once need not meet in the same order on every process.
         raise ValueError(
-            "--overlap runs teacher and student at the same time, but FSDP divides both and their exchanges could wait "
-            "for each other; leave out --overlap, or use recipes/launch/one_node.yaml"
+            "--overlap is not for FSDP, which divides teacher and student: exchanging weights for both at once is "
+            "untried, and one could wait for the other; leave out --overlap, or use recipes/launch/one_node.yaml"
         )
 
 

@@ -359,7 +359,7 @@ def test_divided_teachers_do_not_run_beside_the_student():
     divided: Any = SimpleNamespace(distributed_type=DistributedType.FSDP)
     check(RunOptions(), divided)
     check(RunOptions(overlap=True), SimpleNamespace(distributed_type=DistributedType.MULTI_GPU))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"FSDP divides both .*; leave out --overlap, or use recipes/launch/one_node"):
+    with pytest.raises(ValueError, match=r"not for FSDP, .*; leave out --overlap, or use recipes/launch/one_node"):
         check(RunOptions(overlap=True), divided)
 
 
