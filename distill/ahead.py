@@ -118,7 +118,7 @@ def check(options: RunOptions, accelerator: Accelerator) -> None:
 def streams_for(teacher: AnyFrozen | None, device: torch.device, say: Callable[[str], object]) -> Any:
     """What `Ahead` takes for its streams. None where there are none, and then `say` is told so in a line."""
     if device.type != "cuda":
-        say(f"--overlap: a {device.type} has no streams, so teacher and student run one after the other")
+        say(f"--overlap: there are no streams on {device.type}, so teacher and student run one after the other")
         return None
     for member in getattr(teacher, "members", [teacher]) if teacher else ():
         if not member.runtime_note.startswith(ON_ONE_STREAM):
