@@ -51,7 +51,7 @@ def run(recipe: Recipe, args: Sequence[str] | None = None) -> Path:
 
 def _carry_out(recipe: Recipe, options: RunOptions, out: Path, signals: Signals, command: str) -> Path:
     # Heavy imports wait until the options are known to be right.
-    from distill import launched, memory, preflight
+    from distill import ahead, launched, memory, preflight
     from distill.console import Console
     from distill.finite import NonFiniteLoss
     from distill.processes import from_main
@@ -62,6 +62,7 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path, signals: Signals,
     preflight.check_options(options)
     accelerator = _accelerator(options, out)
     memory.check(options, accelerator)
+    ahead.check(options, accelerator)
     if options.dry_run and (line := launched.without_gpu(accelerator)):
         console.say(f"rehearsal: {line}; the run would be refused here")
     if options.dry_run and options.saved is None:

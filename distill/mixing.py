@@ -60,7 +60,8 @@ def kept_pixels(kept: Sequence[Kept], like: Tensor) -> Tensor:
 
     like: images [B, C, H, W]. Five numbers a pair are copied there, not a mask of its pixels.
     """
-    numbers = torch.tensor(kept, dtype=torch.float32).to(like.device, non_blocking=True)  # [P, 5]
+    pinned = torch.tensor(kept, dtype=torch.float32, pin_memory=like.is_cuda)  # the host does not wait for its copy
+    numbers = pinned.to(like.device, non_blocking=True)  # [P, 5]
     share, top, bottom, left, right = numbers.view(-1, 5, 1, 1).unbind(1)  # each [P, 1, 1]
     rows = torch.arange(like.shape[-2], device=like.device).view(1, -1, 1)
     columns = torch.arange(like.shape[-1], device=like.device).view(1, 1, -1)

@@ -31,6 +31,11 @@ class RunOptions:
     """CPU threads of each process; None: the cores of the machine shared evenly."""
     compile: bool = False
     """Compile the student's blocks and, unless its runtime is named, the teacher: slower to start, then faster."""
+    overlap: bool = False
+    """On CUDA, run the teacher on the next images beside the student on these; takes memory for both at once.
+
+    The result is the same. Not under FSDP. Elsewhere than on CUDA the next images are only made ready earlier.
+    """
     log_every_steps: int = 10
     """Steps between two lines of metrics.jsonl."""
     eval_every_epochs: int = 1

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch.nn.parallel import DistributedDataParallel
 
 from distill import checkpoint, compiling, disk, sharding
+from distill.ahead import Ahead, streams_for
 from distill.console import Console
 from distill.evaluate import Score, score, summed
 from distill.finite import WAY_OUT, Agreed, NonFiniteLoss, agree, gradient_norm, refusal
-from distill.loader import in_order, train_batches
-from distill.losses import Address
+from distill.loader import in_order
 from distill.metrics import Metrics, of_losses, of_score
-from distill.mixing import mix
 from distill.optim import build_optimizer, learning_rate
 from distill.options import RunOptions
 from distill.passed_over import list_bad
 from distill.preflight import Plan
+from distill.prepared import prepared
 from distill.processes import from_main
 from distill.signals import Signals, stopped
-from distill.views import derived_seed, train_transform, val_transform
+from distill.views import val_transform
 from students import ViT
-from students.draws import image_seeds
 from students.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -54,24 +53,15 @@ def train(
     saved: what the teacher said of the views that the plan's layout shows, in the place of the teacher itself.
     stop_step ends a rehearsal or a replay early, and nothing is kept. signals: are heeded between two steps, with a
     checkpoint. NonFiniteLoss if a term or the gradient is not finite, Interrupted for a signal, on every process.
+
+    The host waits for a step's losses before the optimiser takes it, for one that is not finite must not reach the
+    weights. With `options.overlap` the next micro-batch, its teacher included, is queued on the device before that.
     """
     signals = signals or Signals()
-    recipe, layout, optim = plan.recipe, plan.layout, plan.recipe.optim
-    config, views = recipe.student, recipe.views
+    layout, optim = plan.layout, plan.recipe.optim
 
     # Prepare: the objective alone goes to accelerate; the teacher stays outside of it and of every checkpoint.
-    if compiling.asked(options, accelerator):
-        compiling.compile_blocks(plan.objective.student, compiling.take_over(accelerator))
-        console.say("the student's blocks are compiled at their first step")
-    if sharding.shards(accelerator):
-        sharding.shard_objective(plan.objective, accelerator)
-    optimizer = build_optimizer(plan.objective, optim, accelerator.device)
-    objective, optimizer = accelerator.prepare(plan.objective, optimizer)
-    if isinstance(objective, DistributedDataParallel):
-        # Every process computes the same buffers, such as CRD's memory, so they are not sent at every step.
-        objective.broadcast_buffers = False
-    if sharding.shards(accelerator):
-        sharding.rebind(optimizer, build_optimizer(plan.objective, optim, accelerator.device))
+    objective, optimizer = _handed_over(plan, options, accelerator, console)
     student = accelerator.unwrap_model(objective).student
     ema = ModelEmaV3(student, decay=optim.ema_decay, use_warmup=True) if optim.ema_decay else None
     kept = ema.module if ema else student
@@ -86,15 +76,10 @@ def train(
         console.say(note)
     if start:
         console.say(f"resumed after step {start} of {layout.steps}")
-    batches = train_batches(
-        plan.train,
-        train_transform(views, plan.recipe.view_size, config.in_chans, config.input_mean, config.input_std),
-        layout,
-        seed=recipe.seed,
-        process=accelerator.process_index,
-        start_step=start,
-        workers=workers,
-    )
+    end = layout.steps if stop_step is None else min(stop_step, layout.steps)
+    micro_batches = prepared(plan, teacher, saved, accelerator, start_step=start, workers=workers)
+    streams = streams_for(teacher, accelerator.device, console.say) if options.overlap else None
+    ahead = Ahead(micro_batches, (end - start) * layout.accumulate, streams)
 
     def due(done: int) -> bool:
         epoch, step_in_epoch = divmod(done, layout.steps_per_epoch)
@@ -102,6 +87,7 @@ def train(
 
     def measure(done: int) -> str:
         complete = sharding.whole(kept).to(accelerator.device) if sharding.shards(accelerator) else kept
+        ahead.settle()  # it may ask the teacher, which may still be answering
         result = evaluate(plan, complete, teacher, accelerator, workers)
         epoch = done // layout.steps_per_epoch
         metrics.write({"step": done, "epoch": epoch, **of_score(result)})
@@ -114,39 +100,21 @@ def train(
     with signals.deferred(), console.progress(layout.steps, start, layout.batch_size) as progress:
         if start and stop_step is None and due(start) and not from_main(accelerator, lambda: metrics.scored(start)):
             progress.note(measure(start))
-        for step in range(start, layout.steps if stop_step is None else min(stop_step, layout.steps)):
+        for step in range(start, end):
             lr = learning_rate(optim, step, steps=layout.steps, steps_per_epoch=layout.steps_per_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            draw = derived_seed(recipe.seed, step, "teacher")
             terms: list[dict[str, torch.Tensor]] = []
             agreed, broken = Agreed({}), []
             for _ in range(layout.accumulate):
-                batch = next(batches)
-                images = batch.views.to(accelerator.device, non_blocking=True)
-                labels = None if batch.labels is None else batch.labels.to(accelerator.device, non_blocking=True)
-                if views.mixes:
-                    address = {"seed": recipe.seed, "epoch": batch.epoch, "position": batch.position}
-                    images, labels = mix(images, labels, views, config.known_classes(), **address)
-                place = batch.position % layout.batch_size
-                torch.manual_seed(
-                    derived_seed(recipe.seed, step, place, "other modules")
-                )  # that draw in torch's own way
-                where = Address(
-                    index=batch.index.to(accelerator.device, non_blocking=True),
-                    start=place,
-                    total=layout.batch_size,
-                    seed=derived_seed(recipe.seed, step, "losses"),
-                    progress=step / layout.steps,
-                    draws=image_seeds(derived_seed(recipe.seed, step, "dropout"), place, len(images), images.device),
-                )
+                ready = ahead.take()
+                torch.manual_seed(ready.seed)  # for modules that draw in torch's own way
                 with accelerator.accumulate(objective):
-                    with accelerator.autocast():
-                        online = teacher(images, plan.objective.teacher_layers, draw) if teacher else None
-                    target = saved(batch) if saved else online
-                    losses = objective(images, target, labels, where)
+                    losses = objective(ready.images, ready.target, ready.labels, ready.address)
                     accelerator.backward(losses["total"])
                     terms.append(losses)
+                    if options.overlap:
+                        ahead.look()
                     if accelerator.sync_gradients:
                         norm = gradient_norm(list(objective.parameters()), accelerator, optim.clip_grad)
                         agreed = agree(terms, norm, signals.received, accelerator)
@@ -175,6 +143,23 @@ def train(
             if due(done):
                 progress.note(measure(done))
     return sharding.whole(kept) if sharding.shards(accelerator) else kept
+
+
+def _handed_over(plan: Plan, options: RunOptions, accelerator: Accelerator, console: Console) -> tuple[Any, Any]:
+    """The objective and its optimiser as accelerate makes them: compiled, divided and wrapped as the launch asks."""
+    if compiling.asked(options, accelerator):
+        compiling.compile_blocks(plan.objective.student, compiling.take_over(accelerator))
+        console.say("the student's blocks are compiled at their first step")
+    if sharding.shards(accelerator):
+        sharding.shard_objective(plan.objective, accelerator)
+    optimizer = build_optimizer(plan.objective, plan.recipe.optim, accelerator.device)
+    objective, optimizer = accelerator.prepare(plan.objective, optimizer)
+    if isinstance(objective, DistributedDataParallel):
+        # Every process computes the same buffers, such as CRD's memory, so they are not sent at every step.
+        objective.broadcast_buffers = False
+    if sharding.shards(accelerator):
+        sharding.rebind(optimizer, build_optimizer(plan.objective, plan.recipe.optim, accelerator.device))
+    return objective, optimizer
 
 
 def refuse(

@@ -38,6 +38,8 @@ class BenchOptions:
     """Loader processes; None: the cores that are left, one to eight. 0: load in the process."""
     threads: int | None = None
     """CPU threads; None: the cores of the machine."""
+    overlap: bool = False
+    """Measure the whole loop with --overlap as well; on a CUDA GPU that is always done."""
     compile: bool = False
     """Compile the student's blocks and, unless its runtime is named, the teacher; timm's task is compiled then too."""
 

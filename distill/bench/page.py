@@ -74,6 +74,7 @@ class Page:
         return [
             self._compared("loop", "online", "whole loop", "of the online step"),
             self._compared("loop", "student", "whole loop", "of the student alone") if not self.of("online") else "",
+            self._compared("loop_overlapped", "loop", "whole loop, overlapped", "of the whole loop"),
             self._compared("saved", "student", "from saved outputs", "of the student alone"),
             self._compared("online", "online_logits", "with losses on features", "of the step without them"),
             *(self._compared("ours", key, "ours", f"times {name}") for key, name in self._peers()),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate import Accelerator
 
 from distill import preflight
+from distill.ahead import streams_for
 from distill.allocator import give_freed_memory_back, keep_freed_memory
 from distill.bench.command import BenchOptions
 from distill.bench.heads import random_head
@@ -158,25 +159,33 @@ class Stages:
         return [self._stage("saved", name, self._step(plan.recipe, lambda ready: saved(ready.batch)))]
 
     def _loop(self) -> list[Stage]:
-        """The loader alone and the whole loop."""
+        """The loader alone and the whole loop, with the next batch looked ahead for as well."""
         workers = default_workers(1) if self.options.workers is None else self.options.workers
         size = self.plan.layout.batch_size
         kind = "1 process" if workers == 1 else f"{workers} processes" if workers else "in the process"
         taught = "online" if self.teacher else "student"
-        return [
-            Stage(
-                key="loader", name=f"loader alone, {kind}", take=loading(self.plan, workers), images=size, settles=False
-            ),
-            Stage(
-                key="loop",
-                name="whole loop",
-                take=looping(self.plan, self.teacher, self.accelerator, self.run, workers),
+
+        def whole(key: str, name: str, run: RunOptions) -> Stage:
+            return Stage(
+                key=key,
+                name=name,
+                take=looping(self.plan, self.teacher, self.accelerator, run, workers),
                 images=size,
                 paced_by=taught,
                 before=keep_freed_memory,
                 settles=False,  # it has its own first steps
+            )
+
+        stages = [
+            Stage(
+                key="loader", name=f"loader alone, {kind}", take=loading(self.plan, workers), images=size, settles=False
             ),
+            whole("loop", "whole loop", self.run),
         ]
+        if self.options.overlap or self.accelerator.device.type == "cuda":
+            streams_for(self.teacher, self.accelerator.device, self.notes.append)
+            stages.append(whole("loop_overlapped", "whole loop, overlapped", replace(self.run, overlap=True)))
+        return stages
 
     def _plain_teacher(self, plan: Plan) -> FrozenTeacher:
         """As timm builds it, not started on any runtime."""

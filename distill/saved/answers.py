@@ -98,7 +98,7 @@ class Answers:
             return Outputs(_tensor(rows["logits"], device) + level, embedding=embedding)
         if rows["index"].max() >= self.num_classes:
             raise ValueError(f"it names class {rows['index'].max()} of {self.num_classes}")
-        index = torch.from_numpy(rows["index"].astype(np.int64)).to(device, non_blocking=True)
+        index = _on(torch.from_numpy(rows["index"].astype(np.int64)), device)
         rest = _tensor(rows["rest"], device).unsqueeze(1)
         return Outputs(spread(_tensor(rows["top"], device), index, rest, level, self.num_classes), embedding=embedding)
 
@@ -117,4 +117,9 @@ def spread(top: Tensor, index: Tensor, rest: Tensor, level: Tensor, num_classes:
 
 
 def _tensor(numbers: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(numbers.astype(np.float32)).to(device, non_blocking=True)
+    return _on(torch.from_numpy(numbers.astype(np.float32)), device)
+
+
+def _on(tensor: Tensor, device: torch.device) -> Tensor:
+    # From pinned memory, so that the host does not wait for the copy.
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

@@ -36,12 +36,13 @@ def bench(world, *options: str) -> subprocess.CompletedProcess:
 
 def test_every_stage_of_a_recipe_has_its_figures(world):
     quick = ["--rounds", "2", "--seconds", "0.05", "--workers", "1", "--threads", "1"]
-    done = bench(world, *quick, "--json", "b.json", "--profile", "trace.json", "--against", "timm", "loop")
+    done = bench(world, *quick, "--json", "b.json", "--profile", "trace.json", "--overlap", "--against", "timm", "loop")
     assert done.returncode == 0, done.stderr
     said = json.loads((world.folder / "b.json").read_text())
     stages = {stage["key"]: stage for stage in said["stages"]}
     assert list(stages) == [
-        "student", "teacher", "online", "online_logits", "saved", "loader", "loop", "ours", "peer_timm", "peer_loop",
+        "student", "teacher", "online", "online_logits", "saved", "loader", "loop", "loop_overlapped", "ours",
+        "peer_timm", "peer_loop",
     ]  # fmt: skip
     for stage in stages.values():
         rates = stage["images_per_second"]
@@ -52,6 +53,10 @@ def test_every_stage_of_a_recipe_has_its_figures(world):
     assert stages["online_logits"]["name"] == "online step without hint"
     assert stages["saved"]["name"] == "step from saved outputs without hint, crd"
     assert "whole loop: " in done.stdout
+    one, other = (stages[key]["images_per_second"]["rounds"] for key in ("loop_overlapped", "loop"))
+    middle = sum(a / b for a, b in zip(one, other, strict=True)) / 2
+    assert f"whole loop, overlapped: {middle:.2f} of the whole loop" in done.stdout
+    assert "--overlap: there are no streams on cpu" in done.stdout
     assert " binds: " in done.stdout
     assert json.loads((world.folder / "trace.json").read_text())["traceEvents"]
     left = {path.name for path in world.folder.iterdir()}
