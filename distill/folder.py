@@ -91,6 +91,15 @@ def read_recipe(out: Path) -> Recipe:
     return recipe
 
 
+def student_folder(place: Path) -> Path:
+    """The folder of the model: of a run folder its student's, any other as it is. ValueError for a run without one."""
+    if not (place / "recipe.json").is_file():
+        return place
+    if not (place / "student" / "config.json").is_file():
+        raise ValueError(f"{place} has no student yet; run its recipe again to finish it")
+    return place / "student"
+
+
 def write(path: Path, value: Any) -> None:
     """Write JSON, or text as it is, aside and rename it, so that a reader never sees half of it."""
     text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False) + "\n"
