@@ -276,7 +276,8 @@ def _distil(
         console.say(f"{passed_over:,} image{'s' * (passed_over > 1)} could not be read, passed over: {out / FILE}")
     if saved:
         console.say(f"the teacher was not loaded; python -m distill compare {out} measures it too")
-    console.say(f"student: {out / 'student'}   report: {out / 'report.html'}")
+    console.say(f"student: {out / 'student'}")
+    console.say(f"report: {out / 'report.html'}")
     console.say(f"took {clock(time.perf_counter() - began)}{peak_memory(loaders=workers > 0)}")
 
 

@@ -130,41 +130,49 @@ def _write(seen: Iterable[Seen], names: Sequence[str]) -> int:
 
 
 def _show(seen: Iterable[Seen], names: Sequence[str], paths: Sequence[str]) -> int:
+    from rich.text import Text
+
     from distill.console import Console
     from distill.data.bad import printable
 
     console, broken, header = Console().rich, 0, True
     longest = max(len(printable(path)) for path in paths)
+    beside = longest <= console.width * 9 // 20
     for image in seen:
         if image.error is not None:
             broken += 1
             print(f"error: {image.error}", file=sys.stderr)
             continue
-        console.print(_table(image, names, console.width, longest, header))
+        if not beside:  # in two lines it could not be copied
+            console.print(Text(printable(image.image)), overflow="ignore", crop=False, no_wrap=True)
+        console.print(_table(image, names, console.width, longest if beside else 0, header and beside))
         header = False
     return broken
 
 
 def _table(image: Seen, names: Sequence[str], width: int, longest: int, header: bool) -> Table:
-    """One image. Every table of a command has the same columns, so that images can be shown as they are done."""
+    """One image. Every table of a command has the same columns, so that images can be shown as they are done.
+
+    longest: characters of the longest path that is to stand beside the classes; 0: none does.
+    """
     from rich.table import Table
     from rich.text import Text
 
     from distill.data.bad import printable
 
     bar = 24 if width >= WIDE else 0
-    path = max(min(longest, width * 9 // 20), len("image"))
+    path = max(longest, len("image")) if longest else 0
     room = width - path - bar - len("100.0 %") - 2 * 3
     called = max(min(max(map(len, names), default=len("class 99999")), room), len("class"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=header)
-    table.add_column("image", width=path, overflow="fold")
+    table.add_column("image", width=path, no_wrap=True)
     table.add_column("class", width=called, no_wrap=True, overflow="ellipsis")
     table.add_column("", width=len("100.0 %"), justify="right", no_wrap=True)
     if bar:
         table.add_column("", width=bar, style="cyan", no_wrap=True)
     lines = [(names[index] if names else f"class {index}", p) for index, p, _ in image.top]
     cells = (
-        Text(printable(image.image)),  # a path or a name is a user's text and no markup
+        Text(printable(image.image) if longest else ""),  # a path or a name is a user's text and no markup
         Text("\n").join(Text(" ".join(name.split()), "bold" * (n == 0)) for n, (name, _) in enumerate(lines)),
         Text("\n".join(f"{100 * p:.1f} %" for _, p in lines)),
         Text("\n".join("━" * round(p * bar) for _, p in lines)),

@@ -238,6 +238,21 @@ def test_the_table_fits_the_window_and_names_are_no_markup(student, photos, caps
     assert out.splitlines()[1].split()[:4] == ["photos/00.png", NAMES[best[0]], f"{100 * best[1]:.1f}", "%"]
 
 
+@pytest.mark.parametrize("columns", [60, 120])
+def test_a_path_that_is_too_long_for_its_column_has_a_line_of_its_own(student, photos, capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    long = Path("photos").resolve() / ("a-name-of-many-words-" * 5) / "00.png"
+    long.parent.mkdir()
+    long.symlink_to(photos[0])
+    code, out, _ = command(capsys, model=str(student), images=(str(long), "photos/02.png"), top_k=1)
+    lines = [line.rstrip() for line in out.splitlines()]
+    assert (code, lines[0], lines[2]) == (0, str(long), "photos/02.png")
+    assert len(lines) == 4
+    for line, path in ((lines[1], long), (lines[3], "photos/02.png")):
+        best = answers(student, [str(path)])[0].top[0]
+        assert line.split()[:3] == [NAMES[best[0]], f"{100 * best[1]:.1f}", "%"]
+
+
 @pytest.mark.parametrize("classes", [1, 1200])
 def test_students_without_names_of_one_class_and_of_many(tmp_path, photos, capsys, classes):
     config = ViTConfig(img_size=16, patch_size=8, num_classes=classes, embed_dim=16, depth=1, num_heads=2)
