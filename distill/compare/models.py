@@ -118,7 +118,7 @@ def timm_candidate(word: str, accelerator: Accelerator, *, fast: bool) -> Candid
     config = Teacher(name=word, runtime="auto" if fast else "eager")
     told = preparation.of_model(word)
     if told.num_classes < 1:
-        raise ValueError(f"'{word}' has no class head, so it decides nothing; name a model with one")
+        raise ValueError(f"'{short_name(word)}' has no class head, so it decides nothing; name a model with one")
     teacher = config.build().start(accelerator.device)
     candidate = teacher_candidate(
         teacher,
