@@ -69,15 +69,26 @@ class TeacherOfYourClasses:
 
 
 def main() -> None:
-    """Parse the command line and do what it says; a user's error is one line and exit code 2."""
-    from distill import waiting
+    """Parse the command line and do what it says; an error ends it in one line, as it does a run."""
+    from distill import failures, waiting
+
+    waiting.rest()
+    arguments = sys.argv[1:]
+    with failures.in_one_line(" ".join(["python -m distill", *arguments[:1]]), failures.STAYS):
+        try:
+            _carry_out(arguments)
+        except BrokenPipeError:  # as of `| head`, which has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+
+
+def _carry_out(arguments: list[str]) -> None:
     from distill.bench.command import Bench
     from distill.compare.command import Compare
     from distill.export.command import Export
     from distill.predict import Predict
     from distill.saved.command import Save
 
-    waiting.rest()
     commands = {
         "bench": Bench,
         "compare": Compare,
@@ -88,32 +99,18 @@ def main() -> None:
         "save": Save,
         "teacher": TeacherOfYourClasses,
     }
-    arguments = sys.argv[1:]
-    try:
-        # Which options a recipe has is known only to its script, so what stands behind the script is parsed by it.
-        if arguments[:1] in (["bench"], ["save"]) and len(arguments) > 1 and not arguments[1].startswith("-"):
-            commands[arguments[0]].with_recipe(Path(arguments[1]), arguments[2:])
-            return
-        of_recipe = arguments[3:] if arguments[:1] == ["teacher"] else []
-        command = tyro.extras.subcommand_cli_from_dict(
-            commands,
-            prog="python -m distill",
-            description=__doc__,
-            args=arguments[: len(arguments) - len(of_recipe)],
-        )
-        command(of_recipe) if isinstance(command, TeacherOfYourClasses) else command()
-    except ValueError as error:
-        from distill.failures import one_line
-
-        if os.environ.get("RANK", "0") == "0":  # a launcher's other processes found the same
-            print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C; what was finished stays as it is", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # as of `| head`, which has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    # Which options a recipe has is known only to its script, so what stands behind the script is parsed by it.
+    if arguments[:1] in (["bench"], ["save"]) and len(arguments) > 1 and not arguments[1].startswith("-"):
+        commands[arguments[0]].with_recipe(Path(arguments[1]), arguments[2:])
+        return
+    of_recipe = arguments[3:] if arguments[:1] == ["teacher"] else []
+    command = tyro.extras.subcommand_cli_from_dict(
+        commands,
+        prog="python -m distill",
+        description=__doc__,
+        args=arguments[: len(arguments) - len(of_recipe)],
+    )
+    command(of_recipe) if isinstance(command, TeacherOfYourClasses) else command()
 
 
 if __name__ == "__main__":

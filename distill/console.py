@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from textwrap import wrap
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console as Rich
 from rich.console import RenderableType
 from rich.markup import escape
@@ -30,8 +32,10 @@ class Console:
         self.rich = Rich(quiet=not main, highlight=False, width=None if known else 120)
 
     def say(self, text: str) -> None:
-        """One line of plain text."""
-        self.rich.print(escape(without_secrets(text)), soft_wrap=not self.rich.is_terminal)
+        """One line of plain text, on a terminal broken between words."""
+        text = without_secrets(text)
+        for line in _whole_words(text, self.rich.width) if self.rich.is_terminal else [text]:
+            self._unbroken(Text(line))
 
     def show(self, what: RenderableType) -> None:
         """A table, or anything that rich lays out; in a file or a pipe without rich's blanks behind each row."""
@@ -44,15 +48,20 @@ class Console:
         self.rich.out("\n".join(rows), end="", highlight=False)
 
     def summary(self, title: str, rows: list[tuple[str, str]], more: Table | None = None) -> None:
-        """Names and values, one a row, and a table under them."""
-        table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, show_header=False)
-        table.add_column(style="cyan", no_wrap=True)
-        table.add_column(overflow="fold")
+        """Names and values, one a row, and a table under them. A word that is wider than its room stays whole."""
+        self._unbroken(Text(title, "bold"))
+        named = max((cell_len(name) for name, _ in rows), default=0)
         for name, value in rows:
-            table.add_row(escape(name), escape(without_secrets(value)))
-        self.show(table)
+            first = Text.assemble(" ", (set_cell_size(name, named), "cyan"), "  ")
+            for line in _whole_words(without_secrets(value), self.rich.width - first.cell_len - 1):
+                self._unbroken(first + Text(line))
+                first = Text(" " * first.cell_len)
         if more:
             self.show(more)
+
+    def _unbroken(self, line: Text) -> None:
+        # One that is longer than the window is wrapped by the terminal, which copies it as one.
+        self.rich.print(line, overflow="ignore", no_wrap=True, crop=False)
 
     def accuracy(self, result: Score) -> str:
         """A score in a phrase."""
@@ -140,6 +149,16 @@ class _Counter:
         if not self.console.rich.is_terminal:
             seconds = time.perf_counter() - self.began
             self.console.say(f"{self.title}: {self.done:,} {self.unit} in {clock(seconds)}")
+
+
+def _whole_words(text: str, columns: int) -> list[str]:
+    """The lines of a text, broken between words only: a path in two lines could not be copied."""
+    lines = text.split("\n")
+    return [
+        part
+        for line in lines
+        for part in wrap(line, max(columns, 1), break_long_words=False, break_on_hyphens=False) or [""]
+    ]
 
 
 def _share(share: float, images: int) -> str:

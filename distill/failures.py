@@ -22,6 +22,7 @@ USER, FAILED = 2, 1
 """Exit codes: what a user can mend before the same command makes sense, and what happened to a run."""
 FEWER = "use fewer --workers, or 0"
 GO_ON = "the same command goes on from the last checkpoint, or from the start"
+STAYS = "what was finished stays as it is"
 
 
 class Failed(RuntimeError):
@@ -29,10 +30,11 @@ class Failed(RuntimeError):
 
 
 @contextmanager
-def in_one_line(place: str) -> Iterator[None]:
+def in_one_line(place: str, then: str = GO_ON) -> Iterator[None]:
     """End the program as the block fails: one line on one process, an exit code, no traceback but for our own mistakes.
 
-    place: what was being written, for a disk's errors. With DISTILL_TRACEBACK set every error keeps its traceback.
+    place: what was being written, for a disk's errors. then: what becomes of it, or what to do, where the cause has
+    passed. With DISTILL_TRACEBACK set every error keeps its traceback.
     """
     _overlook_lost_loaders()
     try:
@@ -41,9 +43,9 @@ def in_one_line(place: str) -> Iterator[None]:
         _end_loaders()
         if os.environ.get("DISTILL_TRACEBACK"):
             raise
-        found = described(error, place)
+        found = described(error, place, then)
         if found is None and _lost_a_peer(error):
-            _end_after_others()
+            _end_after_others(then)
         if found is None:
             Peers().say(f"error: a mistake in this program, {type(error).__name__}; its traceback follows")
             raise
@@ -55,11 +57,11 @@ def in_one_line(place: str) -> Iterator[None]:
         sys.exit(interrupted.code)
     except KeyboardInterrupt:
         _end_loaders()
-        Peers().say(f"stopped: interrupted; {GO_ON}")
+        Peers().say(f"stopped: interrupted; {then}")
         sys.exit(130)
 
 
-def described(error: Exception, place: str = "") -> tuple[str, int] | None:
+def described(error: Exception, place: str = "", then: str = GO_ON) -> tuple[str, int] | None:
     """An error's line and exit code; None if it is none that a run can meet, but a mistake of ours."""
     if isinstance(error, ValueError):
         return one_line(error), USER
@@ -67,14 +69,14 @@ def described(error: Exception, place: str = "") -> tuple[str, int] | None:
         return str(error), FAILED
     text = " ".join(_own_words(error).split())
     if _lost_a_loader(error, text):
-        return f"a loader process was killed, often for want of memory; {FEWER}, and {GO_ON}", FAILED
+        return f"a loader process was killed, often for want of memory; {FEWER}, and {then}", FAILED
     if "</torch_" in text or "insufficient shared memory" in text:
         return f"shared memory, such as /dev/shm, has no room for the loaders' images ({text[:120]}); {FEWER}", FAILED
     if isinstance(error, OSError):
-        return f"{error.filename or place}: {error.strerror or text}{_way_out(error)}; {GO_ON}", FAILED
+        return f"{error.filename or place}: {error.strerror or text}{_way_out(error)}; {then}", FAILED
     # torch's and safetensors' writers have their own words for what a disk refuses.
     if any(words in text for words in ("PytorchStreamWriter", "inline_container", "I/O error", "iostream error")):
-        return f"{place} cannot be written ({text[:120]}); {GO_ON}", FAILED
+        return f"{place} cannot be written ({text[:120]}); {then}", FAILED
     return None
 
 
@@ -144,8 +146,8 @@ def _lost_a_peer(error: Exception) -> bool:
     return isinstance(error, dist.DistError) or any(word in str(error) for word in words)
 
 
-def _end_after_others() -> None:
+def _end_after_others(then: str) -> None:
     peers = Peers()
     if not peers.have_failed():
-        peers.say(f"error: the connection to another process is lost, which was killed or crashed; {GO_ON}")
+        peers.say(f"error: the connection to another process is lost, which was killed or crashed; {then}")
     sys.exit(FAILED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +12,9 @@ from distill import disk, lock
 from distill.recipe import Recipe, differences, from_json, to_json
 
 if TYPE_CHECKING:
+    from distill.options import RunOptions
     from distill.preflight import Plan
+    from distill.saved.reader import SavedOutputs
 
 DATA = "data.json"
 OURS = (
@@ -60,6 +63,41 @@ def begin(out: Path, recipe: Recipe) -> None:
     write(out / "recipe.json", to_json(recipe))
 
 
+def hold(
+    out: Path, plan: Plan, options: RunOptions, saved: SavedOutputs | None, held: ExitStack
+) -> tuple[str, str | None]:
+    """What this run does in its folder, which is held until `held` is closed, and what there is to say of its data."""
+    from distill import preflight
+    from distill.saved.fit import check_source
+
+    preflight.check_folder(out)
+    if claim(out, plan.recipe, options.resume) == "finished":
+        return "finished", None
+    held.enter_context(lock.locked(out))
+    state = claim(out, plan.recipe, options.resume)  # again, for a run that ended just now
+    if state == "resume":
+        check_source(out, saved)
+        write(out / "recipe.json", to_json(plan.recipe))  # which may pass over bad images from here on
+    if state == "begin":
+        begin(out, plan.recipe)
+        if saved:
+            saved.note_in(out)
+    return state, None if state == "finished" else note_data(out, plan)
+
+
+def check_replay(out: Path, plan: Plan, options: RunOptions, saved: SavedOutputs | None) -> None:
+    """ValueError unless the folder holds this recipe's run, and the run has the step that is to be replayed."""
+    from distill.saved.fit import check_source
+
+    assert options.replay is not None
+    if not (out / "recipe.json").is_file():
+        raise ValueError(f"{out} holds no run of which a step can be replayed; name one with --out")
+    if options.replay > plan.layout.steps:
+        raise ValueError(f"--replay is {options.replay} but the run has {plan.layout.steps} steps; use one of them")
+    claim(out, plan.recipe, "auto")
+    check_source(out, saved)
+
+
 def note_data(out: Path, plan: Plan) -> str | None:
     """Keep what the data of a run is, and say, in a line, how it is not what it was; None where nothing changed."""
     now = {"fingerprint": plan.recipe.data.fingerprint(), "train": len(plan.train), "val": len(plan.val)}
@@ -89,6 +127,15 @@ def read_recipe(out: Path) -> Recipe:
     if not isinstance(recipe, Recipe):
         raise ValueError(f"{out / 'recipe.json'} holds no recipe; name a run folder such as runs/quickstart")
     return recipe
+
+
+def student_folder(place: Path) -> Path:
+    """The folder of the model: of a run folder its student's, any other as it is. ValueError for a run without one."""
+    if not (place / "recipe.json").is_file():
+        return place
+    if not (place / "student" / "config.json").is_file():
+        raise ValueError(f"{place} has no student yet; run its recipe again to finish it")
+    return place / "student"
 
 
 def write(path: Path, value: Any) -> None:

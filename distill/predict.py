@@ -1,4 +1,4 @@
-"""`python -m distill predict`: what a student sees in your images."""
+"""`python -m distill predict`: what a model sees in your images."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
+
+from distill.compare.options import OnnxInput
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,20 +26,21 @@ WIDE = 90
 
 @dataclass(frozen=True, kw_only=True)
 class Predict:
-    """Show what a student sees in images: its likeliest classes and their probabilities.
+    """Show what a model sees in images: its likeliest classes and their probabilities.
 
-    Images are prepared as for validation in training. One that cannot be read is named on stderr and the rest go on;
-    the exit code is 1 then.
+    Images are prepared as for its validation in training. One that cannot be read is named on stderr and the rest go
+    on; the exit code is 1 then.
     """
 
-    student: tyro.conf.Positional[Path]
-    """A run folder, a student's folder, any timm local folder, or an .onnx file of `python -m distill export`."""
+    model: tyro.conf.Positional[str]
+    """A run folder, whose student is meant, a timm name, a timm folder (a student's too) or an ONNX file."""
     images: tyro.conf.Positional[tuple[str, ...]]
     """Files, folders (searched at any depth) and quoted globs such as 'photos/**/*.jpg'."""
     top_k: int = 5
     """Classes to show of each image."""
     batch_size: int = 64
     """Images in a forward."""
+    onnx: OnnxInput = field(default_factory=OnnxInput)
     json: bool = False
     """One JSON object a line instead of a table: {"image", "top": [{"class", "name", "probability", "logit"}]}."""
 
@@ -46,18 +49,18 @@ class Predict:
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; use 1 or more")
         paths = image_paths(self.images)
-        from accelerate import PartialState
+        from accelerate import Accelerator
 
-        from distill.opened import open_model
+        from distill.compare import named
+        from distill.compare.classes import own_names
         from distill.predictions import predictions
 
-        processes = PartialState()
-        if not processes.is_main_process:  # one is enough
+        accelerator = Accelerator()
+        if not accelerator.is_main_process:  # one is enough
             return
-        assert processes.device is not None
-        opened = open_model(self.student, processes.device)
-        seen = predictions(opened, paths, batch_size=self.batch_size, top_k=self.top_k)
-        names = opened.preparation.label_names
+        model = named.load_one(self.model, accelerator, onnx=self.onnx)
+        seen = predictions(model, accelerator.device, paths, batch_size=self.batch_size, top_k=self.top_k)
+        names = own_names(model)
         try:
             if self.json:
                 broken = _write(_progress(seen, len(paths)), names)
@@ -127,41 +130,49 @@ def _write(seen: Iterable[Seen], names: Sequence[str]) -> int:
 
 
 def _show(seen: Iterable[Seen], names: Sequence[str], paths: Sequence[str]) -> int:
+    from rich.text import Text
+
     from distill.console import Console
     from distill.data.bad import printable
 
     console, broken, header = Console().rich, 0, True
     longest = max(len(printable(path)) for path in paths)
+    beside = longest <= console.width * 9 // 20
     for image in seen:
         if image.error is not None:
             broken += 1
             print(f"error: {image.error}", file=sys.stderr)
             continue
-        console.print(_table(image, names, console.width, longest, header))
+        if not beside:  # in two lines it could not be copied
+            console.print(Text(printable(image.image)), overflow="ignore", crop=False, no_wrap=True)
+        console.print(_table(image, names, console.width, longest if beside else 0, header and beside))
         header = False
     return broken
 
 
 def _table(image: Seen, names: Sequence[str], width: int, longest: int, header: bool) -> Table:
-    """One image. Every table of a command has the same columns, so that images can be shown as they are done."""
+    """One image. Every table of a command has the same columns, so that images can be shown as they are done.
+
+    longest: characters of the longest path that is to stand beside the classes; 0: none does.
+    """
     from rich.table import Table
     from rich.text import Text
 
     from distill.data.bad import printable
 
     bar = 24 if width >= WIDE else 0
-    path = max(min(longest, width * 9 // 20), len("image"))
+    path = max(longest, len("image")) if longest else 0
     room = width - path - bar - len("100.0 %") - 2 * 3
     called = max(min(max(map(len, names), default=len("class 99999")), room), len("class"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=header)
-    table.add_column("image", width=path, overflow="fold")
+    table.add_column("image", width=path, no_wrap=True)
     table.add_column("class", width=called, no_wrap=True, overflow="ellipsis")
     table.add_column("", width=len("100.0 %"), justify="right", no_wrap=True)
     if bar:
         table.add_column("", width=bar, style="cyan", no_wrap=True)
     lines = [(names[index] if names else f"class {index}", p) for index, p, _ in image.top]
     cells = (
-        Text(printable(image.image)),  # a path or a name is a user's text and no markup
+        Text(printable(image.image) if longest else ""),  # a path or a name is a user's text and no markup
         Text("\n").join(Text(" ".join(name.split()), "bold" * (n == 0)) for n, (name, _) in enumerate(lines)),
         Text("\n".join(f"{100 * p:.1f} %" for _, p in lines)),
         Text("\n".join("━" * round(p * bar) for _, p in lines)),

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-    from distill.opened import Opened
-    from distill.views import Transform
+    from distill.compare.candidate import Candidate
+    from distill.compare.terms import Terms
 
 
 @dataclass(frozen=True)
@@ -24,24 +25,26 @@ class Seen:
     error: str | None = None
 
 
-def predictions(opened: Opened, paths: Sequence[str], batch_size: int, top_k: int) -> Iterator[Seen]:
-    """What the model sees in each image, in order. At most two batches are in memory."""
+def predictions(
+    model: Candidate, device: torch.device, paths: Sequence[str], *, batch_size: int, top_k: int
+) -> Iterator[Seen]:
+    """What the model, which is on that device, sees in each image, in order. At most two batches are in memory."""
     import torch
 
     from distill.loader import cores
 
     waiting: list[tuple[str, Tensor | str]] = []
     with ThreadPoolExecutor(cores()) as pool, torch.inference_mode():
-        for path, view in _views(pool, opened.preparation.transform(), paths, batch_size):
+        for path, view in _views(pool, model.preprocess, paths, batch_size):
             waiting.append((path, view))
             if len(waiting) == batch_size:
-                yield from _answer(opened, waiting, top_k)
+                yield from _answer(model, device, waiting, top_k)
                 waiting = []
-        yield from _answer(opened, waiting, top_k)
+        yield from _answer(model, device, waiting, top_k)
 
 
 def _views(
-    pool: ThreadPoolExecutor, transform: Transform, paths: Sequence[str], ahead: int
+    pool: ThreadPoolExecutor, transform: Terms, paths: Sequence[str], ahead: int
 ) -> Iterator[tuple[str, Tensor | str]]:
     started: deque[tuple[str, Future[Tensor | str]]] = deque()
     for path in paths:
@@ -53,7 +56,7 @@ def _views(
         yield path, view.result()
 
 
-def _view(path: str, transform: Transform) -> Tensor | str:
+def _view(path: str, transform: Terms) -> Tensor | str:
     """The view of an image [C, h, w], or why there is none."""
     from distill.data import BadImage, open_image
 
@@ -66,13 +69,15 @@ def _view(path: str, transform: Transform) -> Tensor | str:
         return text if isinstance(error, ValueError) else f"{path} cannot be prepared ({text})"
 
 
-def _answer(opened: Opened, batch: Sequence[tuple[str, Tensor | str]], top_k: int) -> Iterator[Seen]:
+def _answer(
+    model: Candidate, device: torch.device, batch: Sequence[tuple[str, Tensor | str]], top_k: int
+) -> Iterator[Seen]:
     import torch
 
     views = [view for _, view in batch if not isinstance(view, str)]
     rows: Iterator[Any] = iter(())
     if views:
-        logits = opened.logits(torch.stack(views))
+        logits = model.logits(torch.stack(views).to(device)).float().cpu()
         values, classes = logits.double().softmax(-1).topk(min(top_k, logits.shape[1]))
         rows = zip(classes.tolist(), values.tolist(), logits.gather(1, classes).tolist(), strict=True)
     for path, view in batch:

@@ -1,4 +1,4 @@
-"""How an image is prepared for a saved model, in timm's words, as its config.json or its ONNX metadata says it."""
+"""How an image is prepared for a model, in timm's words, as its config.json or timm itself says it."""
 
 from __future__ import annotations
 
@@ -55,44 +55,34 @@ class Preparation:
         return {name: json.dumps(value, ensure_ascii=False) for name, value in asdict(self).items()}
 
 
-def from_metadata(told: Mapping[str, str], source: Path) -> Preparation:
-    """What `Preparation.metadata` wrote. ValueError if anything is missing."""
-    fields = Preparation.__dataclass_fields__
-    try:
-        values: dict[str, Any] = {name: json.loads(told[name]) for name in fields if name in told}
-        return Preparation(**_tuples(values))
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{source} does not say how images are prepared for it; export the student again with "
-            "python -m distill export STUDENT --to onnx"
-        ) from None
+def of_model(name: str) -> Preparation:
+    """As a folder's config.json says it, and timm of a model of its own. ValueError if there is no such model.
 
-
-def of_folder(folder: Path) -> Preparation:
-    """As config.json of a timm local folder says it. ValueError if there is no such model."""
+    name: as that of a `Teacher`: a folder, "local-dir:FOLDER", "hf-hub:ORG/NAME" or a timm name.
+    """
     from teachers import Teacher, own_student, source
 
-    content = read_config(folder)
+    folder, teacher = Path(name.removeprefix("local-dir:")), Teacher(name=name)
+    content = read_config(folder) if folder.is_dir() else {}
     cfg: dict[str, Any] = content.get("pretrained_cfg") or {}
-    teacher = Teacher(name=f"local-dir:{folder}")
     if own_student.folder(teacher):
         import students
 
         config = students.ViTConfig().override(**_tuples(content["student"]))
         img_size, mean, std, classes = config.img_hw, config.input_mean, config.input_std, config.known_classes()
-        names = cfg.get("label_names") or ()
     else:
         plan = source.plan(teacher)
         cfg = plan.skeleton.pretrained_cfg
         img_size, (mean, std), classes = plan.img_size, source.statistics(plan), plan.skeleton.num_classes
-        # timm's own models of ImageNet do not carry its names; whose classes a student has, only its config.json says.
-        names = cfg.get("label_names") or ("student" not in content and _imagenet(plan.skeleton)) or ()
+    names = cfg.get("label_names") or ()
     if len(mean) not in (1, 3):
         raise ValueError(
-            f"{folder} takes {len(mean)} channels but images have 1 or 3; give the model such images in code"
+            f"'{folder}' takes {len(mean)} channels but images have 1 or 3; give the model such images in code"
         )
     if names and len(names) != classes:
-        raise ValueError(f"{folder} names {len(names)} classes but has {classes}; mend label_names in its config.json")
+        raise ValueError(
+            f"'{folder}' names {len(names)} classes but has {classes}; mend label_names in its config.json"
+        )
     return Preparation(
         img_size=img_size,
         in_chans=len(mean),
@@ -122,13 +112,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds no model's configuration; save the model again")
     return content
-
-
-def _imagenet(model: Any) -> tuple[str, ...]:
-    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
-
-    subset = infer_imagenet_subset(model)
-    return tuple(ImageNetInfo(subset).label_names()) if subset else ()
 
 
 def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,14 @@ def agree(names: Sequence[str], candidates: Sequence[Candidate]) -> Space:
     return Space(readable(named), None, tuple(_among(c, group) for c, group in zip(candidates, groups, strict=True)))
 
 
+def own_names(candidate: Candidate) -> tuple[str, ...]:
+    """What a model calls its classes, in the order of the logits: the most exact names that are known; () if none."""
+    if candidate.names or not candidate.also_called:
+        return candidate.names
+    exact = candidate.also_called[0]
+    return tuple(sorted(exact, key=exact.__getitem__))
+
+
 def _indices(names: tuple[str, ...], count: int, candidate: Candidate) -> tuple[int, ...]:
     """The candidate's own class for each class of the data."""
     same_number = candidate.num_classes == count
@@ -83,10 +91,7 @@ def _among(candidate: Candidate, group: tuple[int, ...]) -> Candidate:
 
 def _full_names(candidate: Candidate, names: tuple[str, ...], group: tuple[int, ...]) -> tuple[str, ...]:
     """A name for each of a model's classes: the data's where it has one, else the model's most exact."""
-    full = list(candidate.names) or [str(index) for index in range(candidate.num_classes)]
-    if not candidate.names and candidate.also_called:
-        for name, index in candidate.also_called[0].items():
-            full[index] = name
+    full = list(own_names(candidate)) or [str(index) for index in range(candidate.num_classes)]
     for name, index in zip(names, group, strict=True):
         full[index] = name
     return tuple(full)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
+from distill import preparation
 from distill.compare.candidate import Candidate
 from distill.compare.terms import Terms
 from students import ViT
 from students.outputs import Shapes
 from students.preprocess import Preprocess
 from teachers import FrozenTeacher, Teacher, own_student, source
-from teachers.classnames import class_names
+from teachers.classnames import class_names, named
 from teachers.ensemble import AnyTeacher
 from teachers.frozen_ensemble import AnyFrozen, FrozenEnsemble
 from teachers.runtime.eager import eager
@@ -116,20 +116,19 @@ def timm_candidate(word: str, accelerator: Accelerator, *, fast: bool) -> Candid
     ValueError if timm has no such model, or its weights cannot be had.
     """
     config = Teacher(name=word, runtime="auto" if fast else "eager")
-    folder = own_student.folder(config)
-    terms, also_called = _of_student(folder) if folder else _of_timm(config)
+    told = preparation.of_model(word)
+    if told.num_classes < 1:
+        raise ValueError(f"'{short_name(word)}' has no class head, so it decides nothing; name a model with one")
     teacher = config.build().start(accelerator.device)
-    if teacher.num_classes < 1:
-        raise ValueError(f"'{word}' has no class head, so it decides nothing; name a model with one")
     candidate = teacher_candidate(
         teacher,
         accelerator,
-        terms=terms,
-        names=config.label_names() or (),
+        terms=Terms(told.view_size or told.img_size, told.in_chans, told.crop_pct, told.interpolation, told.crop_mode),
+        names=told.label_names,
         source=config.weights_source(),
         file=weights_file(config),
     )
-    return replace(candidate, role="model", also_called=also_called)
+    return replace(candidate, role="model", also_called=_also_called(config, told.label_names))
 
 
 def short_name(name: str) -> str:
@@ -146,22 +145,11 @@ def num_params(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _of_student(folder: Path) -> tuple[Terms, tuple[Mapping[str, int], ...]]:
-    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))["pretrained_cfg"]
-    channels, height, width = content["input_size"]
-    terms = Terms((height, width), channels, content["crop_pct"], content["interpolation"])
-    names = content.get("label_names") or ()
-    table: Mapping[str, int] = {name: index for index, name in enumerate(names)}
-    return terms, ((table,) if names else ())
-
-
-def _of_timm(config: Teacher) -> tuple[Terms, tuple[Mapping[str, int], ...]]:
-    from timm.data.config import resolve_model_data_config
-
-    plan = source.plan(config)
-    data: dict[str, Any] = resolve_model_data_config(plan.skeleton)
-    terms = Terms(plan.img_size, data["input_size"][0], data["crop_pct"], data["interpolation"], data["crop_mode"])
-    return terms, class_names(plan.skeleton)
+def _also_called(config: Teacher, names: Sequence[str]) -> tuple[Mapping[str, int], ...]:
+    folder = Path(config.name.removeprefix("local-dir:"))
+    if folder.is_dir() and "student" in preparation.read_config(folder):
+        return named(names)  # a student's classes are what it was saved with, not ImageNet's for being as many
+    return class_names(source.plan(config).skeleton)
 
 
 def weights_file(teacher: AnyTeacher) -> Path | None:

@@ -16,7 +16,7 @@ from distill.compare.onnxfile import onnx_candidate
 from distill.compare.options import OnnxInput
 from distill.compare.terms import of_views
 from distill.console import Console
-from distill.folder import read_recipe
+from distill.folder import read_recipe, student_folder
 from distill.nearest import no_model
 from distill.recipe import Recipe, to_json, without_runtime
 from distill.teaching import kept_head, make_teacher
@@ -63,14 +63,13 @@ def read(words: Sequence[str]) -> Named:
         if not path.is_dir() or (path / "config.json").is_file():
             continue
         runs[path] = read_recipe(path)
-        if not (path / "student" / "config.json").is_file():
-            raise ValueError(f"{path} has no student yet; run its recipe again to finish it")
+        student_folder(path)
     return Named(tuple(words), runs)
 
 
 def _check(word: str) -> None:
     """ValueError for a word that is no folder, and neither an ONNX file nor a name that timm knows."""
-    if Path(word).suffix == ".onnx" or word.startswith(("hf-hub:", "local-dir:")):
+    if Path(word).suffix.lower() == ".onnx" or word.startswith(("hf-hub:", "local-dir:")):
         return
     from teachers.names import nearest, to_timm
 
@@ -80,23 +79,35 @@ def _check(word: str) -> None:
         raise no_model(word, TAKES, nearest(word)) from None
 
 
+def load_one(word: str, accelerator: Accelerator, *, onnx: OnnxInput, fast: bool = False) -> Candidate:
+    """The model that a word names: of a run folder its student alone, for which no recipe is read.
+
+    ValueError if it names none, or none that decides between classes.
+    """
+    path = Path(word)
+    if path.is_dir():  # whatever timm calls by that name
+        return timm_candidate(f"local-dir:{student_folder(path)}", accelerator, fast=fast)
+    _check(word)
+    return (
+        onnx_candidate(path, onnx) if path.suffix.lower() == ".onnx" else timm_candidate(word, accelerator, fast=fast)
+    )
+
+
 def load(named: Named, accelerator: Accelerator, console: Console, *, onnx: OnnxInput, fast: bool) -> list[Candidate]:
     """The teachers of the runs, each once and first, then the models in the order in which they were named."""
     teachers: dict[str, Candidate] = {}
     models: list[Candidate] = []
     for word in named.words:
         folder = Path(word)
-        if folder in named.runs:
+        if folder not in named.runs:
+            with console.rich.status("loading " + word.replace("[", r"\[")):
+                models.append(load_one(word, accelerator, onnx=onnx, fast=fast))
+        else:
             recipe = named.runs[folder]
             taught_by = teacher_digest(recipe, folder)
             if taught_by and taught_by not in teachers:
                 teachers[taught_by] = _teacher(recipe, folder, taught_by, accelerator, console)
             models.append(_student(recipe, folder, taught_by, accelerator))
-        elif word.endswith(".onnx"):
-            models.append(onnx_candidate(folder, onnx))
-        else:
-            with console.rich.status("loading " + word.replace("[", r"\[")):
-                models.append(timm_candidate(word, accelerator, fast=fast))
         models[-1] = replace(models[-1], asked=word)
     return keyed([*teachers.values(), *models])
 

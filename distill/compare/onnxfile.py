@@ -19,30 +19,35 @@ from students.preprocess import Preprocess
 def onnx_candidate(file: Path, given: OnnxInput) -> Candidate:
     """The file's first output on its first input, on onnxruntime's CPU, in float32, with torch's number of threads.
 
-    Its metadata may hold img_size, mean, std, crop_pct, interpolation and label_names, each as JSON.
+    Its metadata may hold img_size, view_size (where images are cropped to another first), mean, std, crop_pct,
+    crop_mode, interpolation and label_names, each as JSON.
     ValueError if the file is no ONNX, takes no images, or neither it nor `given` says how images are prepared.
     """
-    session = _session(file, torch.get_num_threads())
+    session = open_session(file, torch.get_num_threads())
     (name, shape), output = _input(session, file), session.get_outputs()[0]
     said = _metadata(session, file)
-    height, width = _size(said, shape, given, file)
+    height, width = size = _size(said, shape, given, file)
     mean, std = (tuple(said.get(word) or getattr(given, word) or ()) for word in ("mean", "std"))
     if not mean or not std:
         raise ValueError(f"{file} does not say how images are normalised; give --onnx.mean and --onnx.std, or 0 and 1")
     if len(mean) != len(std) or (isinstance(shape[1], int) and shape[1] != len(mean)):
         raise ValueError(f"{file} takes {shape[1]} channels but mean and std have {len(mean)} and {len(std)} numbers")
-    prepare = Preprocess((height, width), mean, std)
+    prepare = Preprocess(size, mean, std)
+    view_height, view_width = said.get("view_size") or size
     terms = Terms(
-        (height, width),
+        (view_height, view_width),
         len(mean),
         said.get("crop_pct", given.crop_pct),
         said.get("interpolation", given.interpolation),
+        said.get("crop_mode", "center"),
     )
     run = _runner(session, name, output.name, shape[0])
     classes = run(prepare(torch.zeros(1, len(mean), height, width))).shape
     if len(classes) != 2 or classes[1] < 1:
         raise ValueError(f"{file} gives {list(classes)} for one image; let its first output be logits [B, K]")
     names = tuple(said.get("label_names") or ())
+    if names and len(names) != classes[1]:
+        raise ValueError(f"{file} names {len(names)} classes but gives {classes[1]} logits; export it again")
     return Candidate(
         role="model",
         name=file.name,
@@ -53,20 +58,22 @@ def onnx_candidate(file: Path, given: OnnxInput) -> Candidate:
         prepare=lambda views: prepare(views.cpu()),
         logits=lambda views: run(prepare(views.cpu())).to(views.device),
         forward=run,
-        img_size=(height, width),
+        img_size=size,
         names=names,
         also_called=({name: index for index, name in enumerate(names)},) if names else (),
         file=file,
     )
 
 
-def _session(file: Path, threads: int) -> Any:
+def open_session(file: Path, threads: int = 0) -> Any:
+    """An onnxruntime session on the CPU, threads 0: a thread a core. ValueError if there is no such file or package."""
     try:
+        import onnx  # noqa: F401
         import onnxruntime
-    except ImportError:
-        raise ValueError(f"{file} needs onnxruntime, which is not installed; pip install onnxruntime onnx") from None
+    except ImportError as error:
+        raise ValueError(f"{error.name} is not installed; pip install 'distill-vision[onnx]'") from None
     if not file.is_file():
-        raise ValueError(f"there is no file {file}; name an ONNX file")
+        raise ValueError(f"there is no file {file}; name an ONNX file, a run folder or a student's")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -88,7 +95,7 @@ def _input(session: Any, file: Path) -> tuple[str, list[Any]]:
 
 def _metadata(session: Any, file: Path) -> dict[str, Any]:
     said = session.get_modelmeta().custom_metadata_map
-    words = ("img_size", "mean", "std", "crop_pct", "interpolation", "label_names")
+    words = ("img_size", "view_size", "mean", "std", "crop_pct", "crop_mode", "interpolation", "label_names")
     try:
         return {word: json.loads(said[word]) for word in words if word in said}
     except ValueError as error:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from distill.compare.onnxfile import onnx_candidate
+from distill.compare.options import OnnxInput
 from distill.console import Console
 from distill.data import Images
 from distill.evaluate import Score, score
@@ -16,7 +18,6 @@ from distill.export.onnx import describe
 from distill.export.source import Source
 from distill.folder import read_recipe
 from distill.loader import default_workers, in_order
-from distill.opened import open_model
 from teachers.runtime.silence import silence
 
 BATCH_SIZE = 64
@@ -53,12 +54,11 @@ def write(exact: Path, out: Path, images: Images, console: Console) -> dict[str,
 
 def _measure(exact: Path, file: Path, images: Images, console: Console) -> dict[str, Score]:
     device = torch.device("cpu")
-    models = {"float": open_model(exact, device), "int8": open_model(file, device)}
-    transform = models["float"].preparation.transform()
+    models = {"float": onnx_candidate(exact, OnnxInput()), "int8": onnx_candidate(file, OnnxInput())}
     with console.counting("float and int8", len(images)) as counter:
         return score(
             {name: model.logits for name, model in models.items()},
-            in_order(images, transform, batch_size=BATCH_SIZE, workers=default_workers(1)),
+            in_order(images, models["float"].preprocess, batch_size=BATCH_SIZE, workers=default_workers(1)),
             device=device,
             total=len(images),
             reference={"int8": "float"},

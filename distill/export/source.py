@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import students
 from distill import preparation
+from distill.folder import student_folder
 from distill.nearest import no_model
-from distill.opened import student_folder
 from distill.preparation import Preparation
 from students import ViT
 from teachers.runtime.agreement import TOLERANCE, smooth_noise
@@ -58,7 +58,7 @@ def open_source(place: Path) -> Source:
     folder = student_folder(place)
     inside = folder.name == "student" and (folder.resolve().parent / "recipe.json").is_file()
     run = folder.resolve().parent if inside else None
-    told = preparation.of_folder(folder)
+    told = preparation.of_model(f"local-dir:{folder}")
     return Source(
         name=(run or folder.resolve()).name,
         folder=folder,

@@ -85,7 +85,6 @@ def carry_out(kind: str, script: Path, arguments: Sequence[str]) -> None:
     from accelerate import Accelerator
 
     from distill.console import Console
-    from distill.failures import one_line
     from distill.fitting.finetune import fine_tune
     from distill.fitting.fit import fit
     from distill.loader import cores, default_workers
@@ -107,9 +106,5 @@ def carry_out(kind: str, script: Path, arguments: Sequence[str]) -> None:
             fine_tune(recipe, options, out, accelerator, console, **where)
     except NonFiniteLoss as error:
         raise ValueError(str(error)) from error
-    except ValueError as error:
-        if not str(error).startswith("Caught"):
-            raise
-        raise ValueError(one_line(error)) from None
     finally:
         accelerator.end_training()

@@ -1,5 +1,9 @@
 """What is printed into a file or a pipe."""
 
+import re
+
+import pytest
+
 from distill.console import Console
 
 
@@ -17,3 +21,26 @@ def test_a_table_in_a_pipe_has_no_blanks_behind_its_rows(capsys):
 def test_other_processes_are_silent(capsys):
     Console(main=False).summary("a run", [("teacher", "resnet50")])
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("columns", [60, 120])
+def test_a_path_is_in_one_line_however_narrow_the_window(capsys, monkeypatch, columns, terminal):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("FORCE_COLOR" if terminal else "NO_COLOR", "1")
+    path = "/a/folder/" + "of/a/long/name/" * 12 + "report.html"
+    console = Console()
+    assert console.rich.is_terminal == terminal
+    console.say(f"no room in this window for [top-5], p and more, nor for what comes behind them: see {path}, or ask")
+    console.summary(path, [("teacher", f"{path} (folder {path})"), ("images", "28×28 px, grey, in patches of 7×7 px")])
+    said = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert said.count(path) == 4
+    lines = said.splitlines()
+    assert all(len(line) <= columns for line in lines if path not in line) or not terminal
+    assert lines[-1] == " images   28×28 px, grey, in patches of 7×7 px"
+    if terminal and columns == 60:
+        assert lines[:3] == [
+            "no room in this window for [top-5], p and more, nor for what",
+            "comes behind them: see",
+            f"{path},",
+        ]

@@ -1,15 +1,18 @@
 """`python -m distill predict`: the views of validation, answers in order, broken files named, names as they are."""
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from timm.data.config import resolve_model_data_config
 from timm.data.imagenet_info import ImageNetInfo
@@ -17,13 +20,16 @@ from timm.data.transforms_factory import create_transform
 
 import students
 from distill import Views
-from distill.opened import open_model
+from distill.compare.classes import own_names
+from distill.compare.named import load_one
+from distill.compare.options import OnnxInput
 from distill.predict import Predict, image_paths
 from distill.predictions import predictions
 from distill.views import val_transform
 from students import ViTConfig
 from students.preprocess import Preprocess
 
+DATA = Path(str(importlib.util.find_spec("foolbox").submodule_search_locations[0])) / "data"  # pyright: ignore
 CPU = torch.device("cpu")
 CONFIG = ViTConfig(
     img_size=(16, 24), patch_size=8, in_chans=1, num_classes=10, embed_dim=16, depth=1, num_heads=2, distilled=True
@@ -65,8 +71,12 @@ def photos(tmp_path):
     return sorted(str(path) for path in (tmp_path / "photos").rglob("*.png"))
 
 
+def opened(place):
+    return load_one(str(place), Accelerator(cpu=True), onnx=OnnxInput())
+
+
 def answers(place, paths, **options):
-    return list(predictions(open_model(place, CPU), paths, **{"batch_size": 64, "top_k": 5, **options}))
+    return list(predictions(opened(place), CPU, paths, **{"batch_size": 64, "top_k": 5, **options}))
 
 
 def command(capsys, **options):
@@ -107,12 +117,37 @@ def test_a_folder_of_any_timm_model_is_prepared_as_timm_does_and_has_imagenets_n
     seen = answers(tmp_path / "cnn", photos, top_k=1)
     assert [one.top[0][0] for one in seen] == logits.argmax(1).tolist()
     assert [one.top[0][2] for one in seen] == pytest.approx(logits.amax(1).tolist(), abs=1e-4)
-    _, out, _ = command(capsys, student=tmp_path / "cnn", images=(photos[0],), json=True, top_k=1)
+    _, out, _ = command(capsys, model=str(tmp_path / "cnn"), images=(photos[0],), json=True, top_k=1)
     index = json.loads(out)["top"][0]["class"]
     names = ImageNetInfo()
     assert json.loads(out)["top"][0]["name"] == names.index_to_label_name(index)
-    _, out, _ = command(capsys, student=tmp_path / "cnn", images=(photos[0],), top_k=1)
+    _, out, _ = command(capsys, model=str(tmp_path / "cnn"), images=(photos[0],), top_k=1)
     assert str(names.index_to_description(index))[:12] in out
+
+
+def test_timms_own_models_are_taken_by_their_names_and_say_those_of_imagenet(tmp_path, capsys):
+    photo = str(DATA / "imagenet_18_317.jpg")
+    code, out, _ = command(capsys, model="tf_efficientnet_lite0", images=(photo,), json=True, top_k=1)
+    top = json.loads(out)["top"][0]
+    assert (code, top["class"], top["name"]) == (0, 317, ImageNetInfo().index_to_label_name(317))
+    code, out, _ = command(capsys, model="tf_efficientnet_lite0", images=(photo,), top_k=1)
+    assert (code, "leafhopper" in out) == (0, True)
+    for name, says in (
+        ("resnet50.a1_in2k", r"there is no model or run 'resnet50.a1_in2k'; did you mean resnet50.a1_in1k"),
+        ("vit_small_patch14_dinov2.lvd142m", "has no class head, so it decides nothing; name a model with one"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            opened(name)
+
+
+def test_a_folder_that_is_there_comes_before_timms_model_of_that_name(student, tmp_path, capsys):
+    (tmp_path / "student").rename(tmp_path / "resnet18")
+    assert own_names(opened("resnet18")) == NAMES
+
+
+def test_a_student_of_a_thousand_classes_without_names_is_not_given_those_of_imagenet(tmp_path):
+    config = ViTConfig(img_size=16, patch_size=8, num_classes=1000, embed_dim=64, depth=1, num_heads=1)
+    assert own_names(opened(students.save(config.build(), tmp_path / "student"))) == ()
 
 
 def test_a_students_folder_tells_the_size_of_views_where_it_is_another(student, tmp_path):
@@ -137,7 +172,7 @@ def test_broken_and_missing_files_are_named_and_the_rest_go_on(student, photos, 
     cut.write_bytes((tmp_path / "photos" / "00.png").read_bytes()[:200])
     images = (photos[0], "broken.jpg", photos[1], "missing.png", "cut.png", photos[2])
     for as_json in (True, False):
-        code, out, err = command(capsys, student=student, images=images, json=as_json, batch_size=2)
+        code, out, err = command(capsys, model=str(student), images=images, json=as_json, batch_size=2)
         assert code == 1
         assert [line.split()[1] for line in err.splitlines()[:3]] == ["broken.jpg", "missing.png", "cut.png"]
         assert all(line.startswith("error: ") for line in err.splitlines()[:3])
@@ -171,17 +206,17 @@ def test_a_file_whose_name_is_no_text_is_shown_all_the_same(student, photos, tmp
     odd = os.fsdecode(b"caf\xe9.png")
     os.link(photos[0], odd)
     with open(tmp_path / "out.txt", "w", encoding="utf-8") as strict:  # as a terminal is; a capture takes anything
-        code, out, _ = command(capsys, student=student, images=(odd,), json=True)
+        code, out, _ = command(capsys, model=str(student), images=(odd,), json=True)
         strict.write(out)
         assert (code, json.loads(out)["image"]) == (0, odd)
-        code, out, _ = command(capsys, student=student, images=(odd,))
+        code, out, _ = command(capsys, model=str(student), images=(odd,))
         strict.write(out)
     assert code == 0
     assert out.splitlines()[1].startswith("caf\\udce9.png ")
 
 
 def test_json_is_one_object_a_line_with_names_and_probabilities(student, photos, capsys):
-    code, out, err = command(capsys, student=student, images=("photos",), json=True, top_k=99)
+    code, out, err = command(capsys, model=str(student), images=("photos",), json=True, top_k=99)
     lines = [json.loads(line) for line in out.splitlines()]
     assert (code, err, len(lines)) == (0, "", 12)
     for line in lines:
@@ -193,7 +228,7 @@ def test_json_is_one_object_a_line_with_names_and_probabilities(student, photos,
 @pytest.mark.parametrize("columns", [60, 120])
 def test_the_table_fits_the_window_and_names_are_no_markup(student, photos, capsys, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
-    code, out, _ = command(capsys, student=student, images=("photos/*.png",), top_k=10)
+    code, out, _ = command(capsys, model=str(student), images=("photos/*.png",), top_k=10)
     assert code == 0
     assert max(map(len, out.splitlines())) <= columns
     assert out.count("[bold]T-shirt[/bold]") == 6
@@ -203,19 +238,34 @@ def test_the_table_fits_the_window_and_names_are_no_markup(student, photos, caps
     assert out.splitlines()[1].split()[:4] == ["photos/00.png", NAMES[best[0]], f"{100 * best[1]:.1f}", "%"]
 
 
+@pytest.mark.parametrize("columns", [60, 120])
+def test_a_path_that_is_too_long_for_its_column_has_a_line_of_its_own(student, photos, capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    long = Path("photos").resolve() / ("a-name-of-many-words-" * 5) / "00.png"
+    long.parent.mkdir()
+    long.symlink_to(photos[0])
+    code, out, _ = command(capsys, model=str(student), images=(str(long), "photos/02.png"), top_k=1)
+    lines = [line.rstrip() for line in out.splitlines()]
+    assert (code, lines[0], lines[2]) == (0, str(long), "photos/02.png")
+    assert len(lines) == 4
+    for line, path in ((lines[1], long), (lines[3], "photos/02.png")):
+        best = answers(student, [str(path)])[0].top[0]
+        assert line.split()[:3] == [NAMES[best[0]], f"{100 * best[1]:.1f}", "%"]
+
+
 @pytest.mark.parametrize("classes", [1, 1200])
 def test_students_without_names_of_one_class_and_of_many(tmp_path, photos, capsys, classes):
     config = ViTConfig(img_size=16, patch_size=8, num_classes=classes, embed_dim=16, depth=1, num_heads=2)
     model = model_of(config)
     place = students.save(model, tmp_path / "nameless")
-    code, out, _ = command(capsys, student=place, images=(photos[0],), json=True)
+    code, out, _ = command(capsys, model=str(place), images=(photos[0],), json=True)
     top = json.loads(out)["top"]
     assert code == 0
     assert len(top) == min(classes, 5)
     assert {one["name"] for one in top} == {None}
     if classes == 1:
         assert top[0]["probability"] == 1
-    _, out, _ = command(capsys, student=place, images=(photos[0],))
+    _, out, _ = command(capsys, model=str(place), images=(photos[0],))
     assert f"class {top[0]['class']} " in out
 
 
@@ -226,22 +276,22 @@ def test_what_cannot_answer_is_one_line(tmp_path, student, photos):
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "recipe.json").write_text("{}")
     for place, says in (
-        ("headless", "has no head and so no classes"),
+        ("headless", "has no class head, so it decides nothing"),
         ("four", "takes 4 channels but images have 1 or 3"),
         ("unfinished", "has no student yet"),
         ("photos", "holds no model"),
-        ("absent", "there is no model or run '.*absent'; name a run folder"),
+        ("absent", "there is no model or run '.*absent'; name a run folder such as runs/quickstart, a timm name"),
         ("headles", "there is no model or run '.*headles'; did you mean .*headless\\?"),
         ("a.torchscript.pt", "a.torchscript.pt is a file of torch's, and loading one can run code"),
         ("headless/model.safetensors", "holds weights alone; name the folder"),
         ("headless/README.md", "there is no model or run"),
     ):
         with pytest.raises(ValueError, match=says):
-            open_model(tmp_path / place, CPU)
+            opened(tmp_path / place)
     with pytest.raises(ValueError, match="--top-k is 0; use 1 or more"):
-        Predict(student=student, images=(photos[0],), top_k=0)()
+        Predict(model=str(student), images=(photos[0],), top_k=0)()
     with pytest.raises(ValueError, match="--batch-size is 0; use 1 or more"):
-        Predict(student=student, images=(photos[0],), batch_size=0)()
+        Predict(model=str(student), images=(photos[0],), batch_size=0)()
 
 
 def test_a_reader_that_has_seen_enough_ends_the_command_quietly(student, photos, tmp_path):

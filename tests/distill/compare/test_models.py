@@ -1,6 +1,8 @@
 """Every kind of model sees an image on its own terms, and answers in the classes that are compared."""
 
 import importlib.util
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from distill.compare.onnxfile import onnx_candidate
 from distill.compare.options import OnnxInput
 from distill.compare.terms import Terms, of_views
 from distill.compare.validation import find
+from distill.predict import Predict
 from distill.views import Views, val_transform
 from teachers import Teacher, source
 from teachers.classnames import readable
@@ -75,7 +78,7 @@ def test_a_student_is_the_same_from_its_run_and_from_its_folder(make_run, accele
     terms = of_views(recipe.views, recipe.view_size, 1)
     one = student_candidate(model, run, accelerator, baseline=False, terms=terms, names=())
     # What the run's end writes into config.json is what its folder is measured with.
-    students.save(model, run / "student", crop_pct=0.8, interpolation="bilinear")
+    students.save(model, run / "student", crop_pct=0.8, interpolation="bilinear", view_size=(28, 28))
     other = timm_candidate(str(run / "student"), accelerator, fast=False)
     assert one.preprocess == other.preprocess
     assert other.name == "run/student"
@@ -86,6 +89,14 @@ def test_a_student_is_the_same_from_its_run_and_from_its_folder(make_run, accele
         assert other.grids is not None
         assert torch.allclose(one.grids(views, [1])[1], other.grids(views, [1])[1], atol=1e-5)
     assert one.params == other.params
+
+
+def test_a_students_folder_is_shown_views_of_the_size_that_it_was_validated_on(make_run, accelerator):
+    run = make_run("run")
+    students.save(students.load(run / "student"), run / "student", view_size=(20, 30))
+    candidate = timm_candidate(str(run / "student"), accelerator, fast=False)
+    assert (candidate.preprocess.img_size, candidate.img_size) == ((20, 30), (28, 28))
+    assert candidate.logits(torch.zeros(2, 1, 20, 30, dtype=torch.uint8)).shape == (2, 10)
 
 
 def test_macs_of_a_vit_by_hand(make_run, accelerator):
@@ -113,6 +124,27 @@ def test_an_onnx_file_is_prepared_as_its_metadata_says(make_onnx, batch):
     pooled = (views.double() / 255).mean((2, 3)).numpy()
     expected = ((pooled - SAID["mean"]) / SAID["std"]) @ WEIGHT
     assert np.allclose(candidate.logits(views).numpy(), expected, atol=1e-5)
+
+
+def test_predict_is_told_by_the_same_options_how_images_are_prepared(make_onnx, tmp_path, capsys):
+    Image.new("RGB", (4, 4), (0, 255, 0)).save(tmp_path / "green.png")
+    file = make_onnx(np.diag([1.0, 2.0, 3.0]))
+    plain = OnnxInput(mean=(0.0,) * 3, std=(1.0,) * 3)
+    Predict(model=str(file), images=(str(tmp_path / "green.png"),), json=True, onnx=plain)()
+    top = json.loads(capsys.readouterr().out)["top"][0]
+    expected = round(math.e**2 / (math.e**2 + 2), 6)  # the softmax of 0, 2, 0
+    assert top == {"class": 1, "name": None, "probability": expected, "logit": 2.0}
+
+
+def test_an_onnx_file_whose_images_are_cropped_to_another_size_first(make_onnx):
+    candidate = onnx_candidate(make_onnx(WEIGHT, **SAID, view_size=[8, 6], crop_mode="squash"), OnnxInput())
+    assert candidate.preprocess == Terms((8, 6), 3, 0.5, "bicubic", "squash")
+    black_and_white = torch.zeros(1, 3, 8, 6, dtype=torch.uint8)
+    black_and_white[:, :, :4] = 255
+    expected = (0.5 - np.array(SAID["mean"])) / SAID["std"] @ WEIGHT
+    assert np.allclose(candidate.logits(black_and_white).numpy(), expected, atol=1e-2)
+    with pytest.raises(ValueError, match="names 3 classes but gives 4 logits; export it again"):
+        onnx_candidate(make_onnx(WEIGHT, **SAID, label_names=list("abc")), OnnxInput())
 
 
 def test_an_onnx_file_without_metadata_is_prepared_as_asked(make_onnx):

@@ -9,12 +9,15 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from accelerate import Accelerator
 
 import students
+from distill.compare.named import load_one
+from distill.compare.onnxfile import onnx_candidate
+from distill.compare.options import OnnxInput
 from distill.export import onnx as onnx_export
 from distill.export import source as source_module
 from distill.export.command import Export
-from distill.opened import open_model
 from distill.predictions import predictions
 from students import ViTConfig
 
@@ -115,9 +118,9 @@ def test_predictions_of_the_file_are_those_of_the_run(exported, run, val_images,
     from PIL import Image
 
     Image.fromarray(val_images[0]).save(tmp_path / "a.png")
-    device = torch.device("cpu")
+    images, cpu, accelerator = [str(tmp_path / "a.png")], torch.device("cpu"), Accelerator(cpu=True)
     first, second = (
-        next(predictions(open_model(place, device), [str(tmp_path / "a.png")], batch_size=8, top_k=10))
+        next(predictions(load_one(str(place), accelerator, onnx=OnnxInput()), cpu, images, batch_size=8, top_k=10))
         for place in (run, exported[0])
     )
     assert [index for index, _, _ in first.top] == [index for index, _, _ in second.top]
@@ -138,7 +141,8 @@ def test_the_python_of_the_page_on_students_runs_and_agrees(exported, run, val_i
     shutil.copy(exported[0], "exports/quickstart.onnx")
     # Smooth and of the student's proportions, so that the page's own resizing changes little.
     Image.fromarray(val_images[0]).resize((200, 280), Image.Resampling.BICUBIC).convert("RGB").save("photo.jpg")
-    (seen,) = predictions(open_model(run, torch.device("cpu")), ["photo.jpg"], batch_size=1, top_k=10)
+    model = load_one(str(run), Accelerator(cpu=True), onnx=OnnxInput())
+    (seen,) = predictions(model, torch.device("cpu"), ["photo.jpg"], batch_size=1, top_k=10)
     logits = torch.tensor([logit for _, _, logit in sorted(seen.top)])
     found = []
     for block in blocks:
@@ -212,9 +216,10 @@ def test_a_file_that_does_not_say_how_images_are_prepared_is_refused(exported, t
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "bare.onnx")
     (tmp_path / "text.onnx").write_text("no model")
-    with pytest.raises(ValueError, match="does not say how images are prepared"):
-        open_model(tmp_path / "bare.onnx", torch.device("cpu"))
-    with pytest.raises(ValueError, match="is no ONNX model that onnxruntime runs"):
-        open_model(tmp_path / "text.onnx", torch.device("cpu"))
-    with pytest.raises(ValueError, match="there is no file"):
-        open_model(tmp_path / "absent.onnx", torch.device("cpu"))
+    for file, says in (
+        ("bare", "does not say how images are normalised"),
+        ("text", "cannot be read by onnxruntime"),
+        ("absent", "there is no file"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            onnx_candidate(tmp_path / f"{file}.onnx", OnnxInput())

@@ -96,6 +96,20 @@ def test_nothing_overflows_on_a_phone(browser, page):
     assert browser.execute_script(wide)  # the table scrolls in its own box
 
 
+@pytest.mark.parametrize("width", [390, 800, 1280])
+def test_no_confusion_matrix_of_ten_classes_is_cut(browser, page, width):
+    show(browser, page, width=width)
+    found = browser.execute_script(
+        "return [...document.querySelectorAll('#confusion .scroll')].map(s => [s.scrollWidth - s.clientWidth,"
+        " Math.min(...[...s.querySelectorAll('text')].map("
+        "t => parseFloat(getComputedStyle(t).fontSize) * Math.hypot(t.getScreenCTM().a, t.getScreenCTM().b)))])"
+    )
+    assert len(found) == 2
+    for hidden, letters in found:
+        assert hidden <= 0
+        assert letters >= 9  # pixels
+
+
 def test_on_a_wide_screen_the_table_is_whole(browser, report_of, tmp_path):
     report = report_of(images=10_000)
     for model in report["models"]:  # every column, with figures as long as they come
