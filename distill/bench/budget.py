@@ -48,20 +48,22 @@ def budget(recipe: Recipe) -> Budget:
     own = sum(parameter.nbytes for parameter in plan.objective.parameters() if parameter.requires_grad)
     average = sum(parameter.nbytes for parameter in plan.objective.student.parameters())
     cost = sizing.cost(plan, plan.layout.part)
+    teacher, passing = _of_teacher(plan) if recipe.teacher else (0, 0)
     return Budget(
-        teacher=4 * sizing.teacher(plan).parameters if recipe.teacher else 0,
+        teacher=teacher,
         student=4 * own + average * (recipe.optim.ema_decay is not None),
         kept=None if cost is None else round(cost.kept * plan.layout.part),
-        passing=_passing(plan) if recipe.teacher else 0,
+        passing=passing,
     )
 
 
-def _passing(plan: Plan) -> int:
-    recipe, layers = plan.recipe, plan.objective.teacher_layers
+def _of_teacher(plan: Plan) -> tuple[int, int]:
+    """Bytes of its weights, its own head among them, and of what its pass over a batch holds at most."""
+    recipe, layers = plan.recipe, tuple(plan.objective.teacher_layers)
     teacher: Any = recipe.teacher
     frozen = teacher.build(head=None, layers=layers, pretrained=False)
     views = torch.zeros(FEW, recipe.student.in_chans, *recipe.view_size)
     most = peak_bytes(lambda x: frozen(x, layers), views) or 0
     if isinstance(frozen, FrozenTeacher) and (folded := folded_core(frozen.model, frozen.preprocess(views), layers)):
         most = min(most, peak_bytes(folded, frozen.preprocess(views)) or most)
-    return round(most / FEW * plan.layout.part)
+    return sum(parameter.nbytes for parameter in frozen.parameters()), round(most / FEW * plan.layout.part)
