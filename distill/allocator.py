@@ -23,7 +23,15 @@ def keep_freed_memory() -> bool:
 
 def give_freed_memory_back() -> bool:
     """Undo it: what is kept goes back, and the thresholds are those that glibc comes to by itself."""
-    return _set(DEFAULT_MMAP, DEFAULT_TRIM) and bool(ctypes.CDLL(None).malloc_trim(0) + 1)
+    done = _set(DEFAULT_MMAP, DEFAULT_TRIM)
+    trim()
+    return done
+
+
+def trim() -> None:
+    """Give back what is free now, between two stages of a run; what later ones free is kept or not as before."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _set(mmap_threshold: int, trim_threshold: int) -> bool:

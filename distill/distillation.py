@@ -86,7 +86,7 @@ def _distil(
     signals: Signals,
 ) -> None:
     import students
-    from distill import place
+    from distill import allocator, place
     from distill.compare.carry_out import at_the_end_of_a_run
     from distill.compare.models import student_candidate, teacher_candidate, weights_file
     from distill.compare.terms import of_views
@@ -112,6 +112,7 @@ def _distil(
         console.say(f"teacher runs on {teacher.runtime_note}")
     if options.trackers:
         accelerator.init_trackers("distill", config={"run": str(out)})
+    allocator.trim()  # what loading and fitting took, in pieces between which no batch would fit
 
     student = train(plan, teacher, accelerator, out, options, console, workers=workers, saved=saved, signals=signals)
 
@@ -125,6 +126,7 @@ def _distil(
             view_size=recipe.view_size,
         )
     accelerator.wait_for_everyone()
+    allocator.trim()
 
     # What is measured is what was exported.
     exported = students.load(out / "student").to(accelerator.device)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +14,7 @@ from rich.table import Table
 
 from distill import sizing
 from distill.bench.command import BenchOptions
+from distill.bench.machine import commit, cpu, machine, versions
 from distill.bench.turns import Measured, ratio
 from distill.preflight import Plan
 
@@ -87,8 +85,9 @@ class Page:
             "recipe": str(self.script),
             "command": ["python", "-m", "distill", *sys.argv[1:]],
             "date": date.today().isoformat(),
-            "machine": self._where(),
-            "versions": _versions(),
+            "commit": commit(),
+            "machine": machine() | {"threads": torch.get_num_threads(), "runs": self._where()},
+            "versions": versions(),
             "batch_size": self.plan.layout.batch_size,
             "rounds": self.options.rounds,
             "stages": [
@@ -142,11 +141,11 @@ class Page:
     def _where(self) -> str:
         device = self.accelerator.device
         if device.type == "cuda":
-            machine = torch.cuda.get_device_name(device)
+            name = torch.cuda.get_device_name(device)
         else:
-            machine = f"{torch.get_num_threads()} CPU threads, {platform.machine()}"
+            name = f"{torch.get_num_threads()} threads of {cpu()}"
         precision = {"no": "float32"}.get(str(self.accelerator.mixed_precision), str(self.accelerator.mixed_precision))
-        return f"{machine}, {precision}, batch {self.plan.layout.batch_size}"
+        return f"{name}, {precision}, batch {self.plan.layout.batch_size}"
 
 
 def binds(stages: Mapping[str, Measured]) -> str:
@@ -161,11 +160,3 @@ def binds(stages: Mapping[str, Measured]) -> str:
     most = "the loader" if feeds < LOADER_BINDS else max(shares, key=lambda name: shares[name])
     told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
     return f"{most} binds: of the loop's time {told}; the loader alone is {feeds:.1f} times as fast as the loop"
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in ("torch", "timm", "torchdistill", "accelerate", "onnxruntime"):
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 SCHEMA = 1
-AT_ONCE = 16
+AT_ONCE, PIXELS_AT_ONCE = 16, 2**18
 """Images whose grids are computed at once for CKA; of a whole batch the teacher's are the largest thing in a run."""
 
 
@@ -184,7 +184,8 @@ class Comparison:
     def _grids(self, candidate: Candidate, batch: Seen) -> list[Tensor]:
         assert candidate.grids is not None
         views = batch.views[candidate.preprocess].to(self.accelerator.device, non_blocking=True)
-        parts = [candidate.grids(part, candidate.layers) for part in views.split(AT_ONCE)]
+        at_once = min(AT_ONCE, max(PIXELS_AT_ONCE // math.prod(candidate.img_size), 1))
+        parts = [candidate.grids(part, candidate.layers) for part in views.split(at_once)]
         return [torch.cat([grids[layer] for grids in parts]) for layer in candidate.layers]
 
     def _robustness(

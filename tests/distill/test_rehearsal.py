@@ -85,10 +85,12 @@ def deit_tiny() -> Plan:
 
 def test_operations_of_known_models(deit_tiny):
     # DeiT's and RegNetY-16GF's published multiplications and additions: 1.26 G (without the distillation token) and
-    # 15.96 G an image. Forward and backward of the student are three forwards.
+    # 15.96 G an image. Forward and backward of the student are three forwards, less what the last block does not compute
+    # of 196 patches: queries, output and MLP, 10·D² a token, and their attention.
     found = sizing.cost(deit_tiny, images=2)
     assert found is not None
-    assert found.flops == pytest.approx(3 * 2 * 1.26e9, rel=0.02)
+    left_out = 196 * 10 * 192**2 + 2 * 196 * 197 * 192
+    assert found.flops == pytest.approx(3 * 2 * (1.26e9 - left_out), rel=0.02)
     teacher = sizing.teacher(deit_tiny)
     assert teacher.flops == pytest.approx(2 * 15.96e9, rel=0.01)
     assert teacher.parameters == pytest.approx(83.6e6, rel=1e-3)

@@ -15,7 +15,7 @@ from students.outputs import Outputs, Shapes
 from students.preprocess import Preprocess
 from teachers import FrozenTeacher, Teacher
 from teachers.runtime import check_installed, smooth_noise
-from teachers.runtime.onnx import OnnxCore
+from teachers.runtime.onnx import OnnxCore, images_at_once
 from teachers.teacher import RuntimeName
 
 CPU = torch.device("cpu")
@@ -66,6 +66,19 @@ def test_other_families_equal_eager(name: str) -> None:
     eager = teacher(views, (1, 3))
     assert furthest(teacher.start(CPU, (1, 3))(views, (1, 3)), eager) < 1e-4
     assert teacher._fast is not None
+
+
+def test_a_batch_in_parts_says_what_it_says_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, views = RESNET.build(pretrained=False).start(CPU, (1, 3)), torch.rand(7, 3, 64, 64)
+    whole = teacher(views, (1, 3))
+    monkeypatch.setattr("teachers.runtime.onnx.PIXELS_AT_ONCE", 2 * 64 * 64)  # so parts of 2, 2, 2 and 1
+    assert furthest(teacher(views, (1, 3)), whole) < 1e-6
+
+
+@pytest.mark.parametrize(("size", "images"), [(28, 256), (96, 32), (112, 16), (224, 4), (512, 1), (1024, 1)])
+def test_parts_have_about_so_many_pixels(size: int, images: int) -> None:
+    # 2^18 pixels are 334.4, 28.4, 20.9, 5.2, 1 and 0.25 images.
+    assert images_at_once(torch.empty(64, 3, size, size, device="meta")) == images
 
 
 def test_other_weights_are_another_file_and_a_damaged_file_is_made_anew() -> None:

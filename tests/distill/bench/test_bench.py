@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 from accelerate import Accelerator
@@ -11,6 +12,7 @@ from accelerate import Accelerator
 from distill import Arrays, preflight
 from distill.bench.carry_out import check
 from distill.bench.command import BenchOptions
+from distill.bench.machine import commit, cpu
 from distill.bench.page import binds
 from distill.bench.steps import ready_batches, step
 from distill.bench.turns import Measured
@@ -58,6 +60,10 @@ def test_every_stage_of_a_recipe_has_its_figures(world):
     assert f"whole loop, overlapped: {middle:.2f} of the whole loop" in done.stdout
     assert "--overlap: there are no streams on cpu" in done.stdout
     assert " binds: " in done.stdout
+    assert said["machine"]["cpu"] == cpu()
+    assert said["machine"]["threads"] == 1
+    assert said["versions"]["distill-vision"] == version("distill-vision")
+    assert said["commit"] == commit()
     assert json.loads((world.folder / "trace.json").read_text())["traceEvents"]
     left = {path.name for path in world.folder.iterdir()}
     assert left <= {"b.json", "trace.json", "cache"}
