@@ -85,8 +85,8 @@ def deit_tiny() -> Plan:
 
 def test_operations_of_known_models(deit_tiny):
     # DeiT's and RegNetY-16GF's published multiplications and additions: 1.26 G (without the distillation token) and
-    # 15.96 G an image. Forward and backward of the student are three forwards, less what the last block does not compute
-    # of 196 patches: queries, output and MLP, 10·D² a token, and their attention.
+    # 15.96 G an image. Forward and backward of the student are three forwards, less what the last block leaves out of
+    # 196 patches: queries, output and MLP, 10·D² a token, and their attention.
     found = sizing.cost(deit_tiny, images=2)
     assert found is not None
     left_out = 196 * 10 * 192**2 + 2 * 196 * 197 * 192
