@@ -130,7 +130,9 @@ class _Job:
     def take(self) -> tuple[dict[str, float], dict[str, int | None]]:
         """Seconds of each part, and the peak memory of validation and comparison in bytes."""
         with tempfile.TemporaryDirectory() as folder:
-            return self._take(self.check(), Path(folder))
+            taken = self._take(self.check(), Path(folder))
+        self.accelerator.free_memory()  # which would keep the student of every run, and save them all again
+        return taken
 
     def _take(self, plan: Plan, out: Path) -> tuple[dict[str, float], dict[str, int | None]]:
         from torch.utils.data import Subset
