@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
@@ -24,9 +23,6 @@ from distill.loader import cores
 from distill.recipe import Recipe
 from distill.standin import missing, stand_in, without_download
 from teachers.runtime import borrowed_cache
-
-if TYPE_CHECKING:
-    pass
 
 MOST_THREADS = 1024
 

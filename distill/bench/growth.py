@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-import tyro
+
+from distill.bench.alone import start
+from distill.bench.machine import provenance
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -26,7 +27,7 @@ FEW = 500
 MOST_TIMES = 100
 """How often a small set is taken in a round: as often as makes the images of the largest, but no more than this."""
 STARTS = 10
-"""How often these few are taken in a round."""
+"""How often these few are taken at most beside a size in a round."""
 SIDE = 16
 """Height and width in pixels."""
 
@@ -55,10 +56,13 @@ class Growth:
             raise ValueError(f"--sizes are {self.sizes}; use rising numbers, from {2 * FEW} on")
         if self.rounds < 1:
             raise ValueError(f"--rounds is {self.rounds}; use 1 or more")
+        if self.workers < 0:
+            raise ValueError(f"--workers is {self.workers}; use 0 or more")
         with tempfile.TemporaryDirectory() as aside:
             taken, peaks = grown(self.data, self.sizes, Path(aside), rounds=self.rounds, workers=self.workers)
         if self.json:
-            print(json.dumps({"seconds_per_image": taken, "peak_bytes": peaks}))
+            told = provenance("distill.bench.growth")
+            print(json.dumps(told | {"seconds_per_image": taken, "peak_bytes": peaks}, indent=1))
             return
         print("| Images | Training, µs an image | Validation | Comparison | Memory of these two, MiB |")
         print("| --- | --- | --- | --- | --- |")
@@ -87,13 +91,16 @@ def grown(data: str, sizes: tuple[int, ...], aside: Path, *, rounds: int, worker
     taken: Seconds = {size: {part: [] for part in PARTS} for size in sizes}
     peaks: Peaks = {}
     for number in range(rounds):
-        few = [jobs[FEW].take()[0] for _ in range(STARTS)]
         for size in sizes[:: -1 if number % 2 else 1]:
-            results = [jobs[size].take() for _ in range(times(size, sizes[-1]))]
-            peaks[size] = results[-1][1]
+            few, results = [], []
+            count = times(size, sizes[-1])
+            for turn in range(count):
+                if turn % -(-count // STARTS) == 0:  # spread over the turns, for the machine may be slower in some
+                    few.append(jobs[FEW].take()[0])
+                seconds, peaks[size] = jobs[size].take()
+                results.append(seconds)
             for part in PARTS:
-                start = statistics.median(seconds[part] for seconds in few)
-                whole = statistics.mean(seconds[part] for seconds, _ in results)
+                start, whole = (statistics.mean(seconds[part] for seconds in some) for some in (few, results))
                 taken[size][part].append((whole - start) / (size - FEW))
     return taken, {size: peaks[size] for size in sizes}
 
@@ -216,14 +223,5 @@ def cell(seconds: list[float], smallest: list[float]) -> str:
     return f"{1e6 * statistics.median(seconds):.0f}{spread}, × {statistics.median(ratios):.2f}"
 
 
-def main() -> None:
-    """Parse the command line and measure; a user's error is one line and exit code 2."""
-    try:
-        tyro.cli(Growth, prog="python -m distill.bench.growth")()
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    start(Growth, "python -m distill.bench.growth")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import tyro
+from distill.bench.alone import start
+from distill.bench.machine import provenance
 
 CLASSES = 100
 ROUNDS = 3
@@ -38,12 +37,7 @@ class Index:
             raise ValueError(f"--files are {self.files}; use numbers of {2 * CLASSES} or more")
         found = {count: indexed(count) for count in self.files}
         if self.json:
-            from distill.bench.machine import commit, machine, versions
-
-            where = {"date": date.today().isoformat(), "commit": commit(), "machine": machine(), "versions": versions()}
-            print(
-                json.dumps({"command": ["python", "-m", "distill.bench.index", *sys.argv[1:]], **where, "files": found})
-            )
+            print(json.dumps(provenance("distill.bench.index") | {"files": found}, indent=1))
             return
         print("| Files | Time | Memory held | at the peak | Fingerprint |\n| --- | --- | --- | --- | --- |")
         for count, one in found.items():
@@ -94,14 +88,5 @@ def _median(work: Callable[[], object]) -> float:
     return statistics.median(taken)
 
 
-def main() -> None:
-    """Parse the command line and measure; a user's error is one line and exit code 2."""
-    try:
-        tyro.cli(Index, prog="python -m distill.bench.index")()
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    start(Index, "python -m distill.bench.index")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import platform
 import subprocess
+import sys
 from contextlib import suppress
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-from distill.loader import cores
 
 PACKAGES = ("distill-vision", "torch", "torchvision", "timm", "torchdistill", "accelerate", "onnxruntime")
 
 
 def machine() -> dict[str, str | int]:
     """The processor's name, how many of its cores this process may use, the system and Python."""
+    from distill.loader import cores  # which needs torch
+
     return {"cpu": cpu(), "cores": cores(), "system": platform.platform(), "python": platform.python_version()}
 
 
@@ -49,3 +51,10 @@ def commit(folder: Path = Path(__file__).parents[2]) -> str | None:
         return git("rev-parse", "HEAD") + "+changes" * bool(git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):  # no git, or one that does not trust the folder
         return None
+
+
+def provenance(module: str) -> dict[str, object]:
+    """What stands beside the figures of `python -m module` in its JSON: command, date, code, machine."""
+    command = ["python", "-m", module, *sys.argv[1:]]
+    where = {"commit": commit(), "machine": machine(), "versions": versions()}
+    return {"command": command, "date": date.today().isoformat(), **where}

@@ -9,13 +9,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
 
-from distill.bench.alone import start
+from distill.bench.alone import start_with_recipe
 from distill.bench.watched import Watched, watch
 
 if TYPE_CHECKING:
@@ -60,6 +59,8 @@ class Memory:
         prog = f"python -m distill.bench.memory {self.recipe}"
         recipe, asked = parse(recipe_of(self.recipe), RunOptions(), options, prog=prog, description=None)
         imported = _imported()
+        if asked.dry_run or asked.replay is not None:
+            raise ValueError("a rehearsal or a replay is no whole run; leave out --dry-run and --replay")
         with tempfile.TemporaryDirectory() as aside:
             cache = {"DISTILL_CACHE": f"{aside}/cache"} if self.cold else {}
             command = [sys.executable, str(self.recipe), *options, "--out", f"{aside}/run"]
@@ -111,14 +112,9 @@ def _verdict(watched: Watched, allowed: Budget) -> list[str]:
 
 
 def _as_json(watched: Watched, allowed: Budget, imported: dict[str, int]) -> dict[str, object]:
-    from distill.bench.machine import commit, machine, versions
+    from distill.bench.machine import provenance
 
-    return {
-        "command": ["python", "-m", "distill.bench.memory", *sys.argv[1:]],
-        "date": date.today().isoformat(),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
+    return provenance("distill.bench.memory") | {
         "imported_bytes": imported,
         "run_bytes": asdict(watched) | {"private": watched.private},
         "budget_bytes": asdict(allowed)
@@ -131,4 +127,4 @@ def _mib(size: int) -> str:
 
 
 if __name__ == "__main__":
-    start(Memory, "python -m distill.bench.memory")
+    start_with_recipe(Memory, "python -m distill.bench.memory")

@@ -12,12 +12,15 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import tyro
 
-from distill.bench.alone import start
+from distill.bench.alone import start_with_recipe
+from distill.bench.machine import provenance
+from distill.commandline import parse
+from distill.options import RunOptions
+from distill.script import recipe_of
 
 LONGEST_SECONDS = 600
 """That a first step is waited for."""
@@ -45,8 +48,8 @@ class Startup:
     def __call__(self, options: Sequence[str]) -> None:
         if min(self.rounds, self.launches) < 1:
             raise ValueError(f"--rounds is {self.rounds} and --launches {self.launches}; use 1 or more of each")
-        if not self.recipe.is_file():
-            raise ValueError(f"there is no recipe {self.recipe}; name a script such as recipes/quickstart.py")
+        prog = f"python -m distill.bench.startup {self.recipe}"
+        parse(recipe_of(self.recipe), RunOptions(), options, prog=prog, description=None)  # before anything is measured
         asked = {
             f"python {self.recipe} --help": [str(self.recipe), "--help"],
             f"python {' '.join(COMPARE)}": list(COMPARE),
@@ -59,7 +62,7 @@ class Startup:
         launched = [first_step([str(self.recipe), *options]) for _ in range(self.launches + 1)]
         taken[f"accelerate launch {self.recipe}, first step done"] = launched[1:]
         if self.json:
-            print(json.dumps(_as_json(taken), indent=1))
+            print(json.dumps(provenance("distill.bench.startup") | {"seconds": taken}, indent=1))
             return
         print("| Waited for | Seconds, median (range) |\n| --- | --- |")
         for name, seconds in taken.items():
@@ -111,18 +114,5 @@ def _last(text: str) -> str:
     return lines[-1] if lines else "nothing"
 
 
-def _as_json(taken: dict[str, list[float]]) -> dict[str, object]:
-    from distill.bench.machine import commit, machine, versions
-
-    return {
-        "command": ["python", "-m", "distill.bench.startup", *sys.argv[1:]],
-        "date": date.today().isoformat(),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
-        "seconds": taken,
-    }
-
-
 if __name__ == "__main__":
-    start(Startup, "python -m distill.bench.startup")
+    start_with_recipe(Startup, "python -m distill.bench.startup")

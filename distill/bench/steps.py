@@ -59,6 +59,7 @@ def ready_batches(plan: Plan, count: int, device: torch.device) -> list[Ready]:
             start=0,
             total=size,
             seed=derived_seed(recipe.seed, number, "losses"),
+            progress=number / plan.layout.steps,
             draws=image_seeds(derived_seed(recipe.seed, number, "dropout"), 0, size, device),
         )
         found.append(Ready(batch=batch, images=images, labels=labels, plain=plain, address=address))

@@ -17,12 +17,15 @@ from teachers import Teacher
 from tests.conftest import REPOSITORY, TINY
 
 MIB = 2**20
-# Each stage lasts long enough for a sample of it.
+# Each stage lasts long enough for a sample of it, and ends when its line is read, not when it is written.
 PROGRAM = """
-import time
+import fcntl, struct, sys, termios, time
 def say(line):
     time.sleep(0.2)
-    print(line)
+    print(line, flush=True)
+    while struct.unpack("i", fcntl.ioctl(sys.stdout, termios.FIONREAD, bytes(4)))[0]:
+        time.sleep(0.01)
+    time.sleep(0.1)
 say("run/x")
 held = b"x" * (64 * 2**20)
 say("teacher runs on nothing")
