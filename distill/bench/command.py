@@ -41,7 +41,7 @@ class BenchOptions:
     overlap: bool = False
     """Measure the whole loop with --overlap as well; on a CUDA GPU that is always done."""
     compile: bool = False
-    """Compile the student's blocks and, unless its runtime is named, the teacher; timm's task and the loop are then too."""
+    """Compile the student's blocks and, unless its runtime is named, the teacher; timm's task and the loop too."""
 
 
 @dataclass(frozen=True, kw_only=True)
