@@ -32,6 +32,8 @@ def begin_or_go_on(
 
     Failed where a GPU's memory does not suffice, even for the smaller parts that --auto-accumulate allows.
     """
+    from torch.cuda import OutOfMemoryError
+
     from distill import folder, memory, preflight
     from distill.processes import from_main
 
@@ -41,9 +43,14 @@ def begin_or_go_on(
         return
     if note:
         console.say(note)
-    while not _distil_in_memory(plan, options, accelerator, console, out, saved, signals):
-        steps = memory.more_steps(plan)
-        assert steps is not None
+    while True:
+        try:
+            return _distil(plan, options, accelerator, console, out, saved, signals)
+        except OutOfMemoryError as error:
+            steps = memory.more_steps(plan) if options.auto_accumulate else None
+            if steps is None:
+                raise memory.advice(plan) from error
+        # Only here, for with the error goes all that it held on to.
         console.say(
             f"{plan.layout.part} images do not fit into the GPU's memory: {steps} accumulation steps from here on"
         )
@@ -51,29 +58,6 @@ def begin_or_go_on(
         accelerator.gradient_accumulation_steps = steps
         plan = preflight.check(plan.recipe, processes=accelerator.num_processes, accumulate=steps)
         plan = saved.shown_in(plan) if saved else plan
-
-
-def _distil_in_memory(
-    plan: Plan,
-    options: RunOptions,
-    accelerator: Accelerator,
-    console: Console,
-    out: Path,
-    saved: SavedOutputs | None,
-    signals: Signals,
-) -> bool:
-    """Whether the memory sufficed. Failed where it did not, and nothing is to be done about it."""
-    from torch.cuda import OutOfMemoryError
-
-    from distill import memory
-
-    try:
-        _distil(plan, options, accelerator, console, out, saved, signals)
-    except OutOfMemoryError as error:
-        if not options.auto_accumulate or memory.more_steps(plan) is None:
-            raise memory.advice(plan) from error
-        return False  # with the error goes all that it held on to
-    return True
 
 
 def _distil(

@@ -78,7 +78,23 @@ def _prepare(
     step: int,
     batch: Batch,
 ) -> Prepared:
-    recipe, layout, device = plan.recipe, plan.layout, accelerator.device
+    recipe = plan.recipe
+    images, labels, address = shown(plan, step, batch, accelerator.device)
+    torch.manual_seed(derived_seed(recipe.seed, step, address.start, "teacher's modules"))  # one of your own may draw
+    draw = derived_seed(recipe.seed, step, "teacher")
+    with accelerator.autocast():
+        online = teacher(images, plan.objective.teacher_layers, draw) if teacher else None
+    target = saved(batch) if saved else online
+    seed = derived_seed(recipe.seed, step, address.start, "other modules")
+    return Prepared(images=images, labels=labels, target=target, address=address, seed=seed)
+
+
+def shown(plan: Plan, step: int, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor | None, Address]:
+    """A loader's batch as a step shows it: images and labels on the device, mixed if the recipe mixes, and the address.
+
+    It is by that address that losses and the student draw.
+    """
+    recipe, layout = plan.recipe, plan.layout
     # Pinned memory that is copied from is not given away before its copy is done, on whatever stream; torch sees to it.
     images = batch.views.to(device, non_blocking=True)
     labels = None if batch.labels is None else batch.labels.to(device, non_blocking=True)
@@ -94,10 +110,4 @@ def _prepare(
         progress=step / layout.steps,
         draws=image_seeds(derived_seed(recipe.seed, step, "dropout"), place, len(images), device),
     )
-    torch.manual_seed(derived_seed(recipe.seed, step, place, "teacher's modules"))  # one of your own may draw
-    draw = derived_seed(recipe.seed, step, "teacher")
-    with accelerator.autocast():
-        online = teacher(images, plan.objective.teacher_layers, draw) if teacher else None
-    target = saved(batch) if saved else online
-    seed = derived_seed(recipe.seed, step, place, "other modules")
-    return Prepared(images=images, labels=labels, target=target, address=address, seed=seed)
+    return images, labels, address

@@ -63,8 +63,8 @@ class Attention(nn.Module):
         if self.training and dropout == 0 and x.device.type == "cpu" and x.shape[1] <= SHORT:
             # Head by head: all in one go they would first be copied to lie side by side.
             each = [head for part in parts for head in part.unbind(2)]  # 3H × [B, N, D/H]
-            asked = zip(each[:heads], each[heads : 2 * heads], each[2 * heads :], strict=True)
-            answers = torch.cat([(q * scale @ k.transpose(1, 2)).softmax(-1) @ v for q, k, v in asked], -1)
+            triples = zip(each[:heads], each[heads : 2 * heads], each[2 * heads :], strict=True)
+            answers = torch.cat([(q * scale @ k.transpose(1, 2)).softmax(-1) @ v for q, k, v in triples], -1)
         else:
             q, k, v = (role for part in parts for role in part.transpose(1, 2).split(heads, 1))  # [B, H, N, D/H]
             if dropout and seeds is not None:  # torch's own attention draws for itself
@@ -80,10 +80,10 @@ class Attention(nn.Module):
         qkv, dim = self.qkv, x.shape[-1]
         if read is None:
             return [qkv(x).unflatten(-1, (3 * self.num_heads, -1))]
-        weights = qkv.weight.split((dim, 2 * dim))
-        biases = (None, None) if qkv.bias is None else qkv.bias.split((dim, 2 * dim))
-        asked = zip((x[:, :read], x), weights, biases, strict=True)
-        return [F.linear(*one).unflatten(-1, (-1, dim // self.num_heads)) for one in asked]
+        of_q, of_kv = qkv.weight.split((dim, 2 * dim))
+        bias_q, bias_kv = (None, None) if qkv.bias is None else qkv.bias.split((dim, 2 * dim))
+        parts = F.linear(x[:, :read], of_q, bias_q), F.linear(x, of_kv, bias_kv)
+        return [part.unflatten(-1, (-1, dim // self.num_heads)) for part in parts]
 
 
 class Mlp(nn.Module):

@@ -84,3 +84,11 @@ def tiny_teacher(tmp_path_factory) -> Path:
 @pytest.fixture
 def world(tmp_path, tiny_images, tiny_teacher) -> World:
     return World(tmp_path, tiny_images, tiny_teacher)
+
+
+@pytest.fixture(scope="module")
+def cpu_only():
+    """accelerate takes the CPU in all of a module's tests, whatever the machine has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        yield

@@ -13,13 +13,12 @@ from torch import Tensor
 from distill import compiling
 from distill.loader import Batch, train_batches
 from distill.losses import Address
-from distill.mixing import mix
 from distill.objective import Objective
 from distill.optim import build_optimizer
 from distill.preflight import Plan
+from distill.prepared import shown
 from distill.recipe import Recipe
-from distill.views import derived_seed, train_transform
-from students.draws import image_seeds
+from distill.views import train_transform
 from students.outputs import Outputs
 
 if TYPE_CHECKING:
@@ -48,20 +47,8 @@ def ready_batches(plan: Plan, count: int, device: torch.device) -> list[Ready]:
     batches = train_batches(plan.train, transform, plan.layout, seed=recipe.seed, process=0, start_step=0, workers=0)
     found = []
     for number, batch in zip(range(count), batches, strict=False):
-        plain = images = batch.views.to(device)
-        labels = None if batch.labels is None else batch.labels.to(device)
-        if recipe.views.mixes:
-            where = {"seed": recipe.seed, "epoch": batch.epoch, "position": batch.position}
-            images, labels = mix(images, labels, recipe.views, student.known_classes(), **where)
-        size = plan.layout.batch_size
-        address = Address(
-            index=batch.index.to(device),
-            start=0,
-            total=size,
-            seed=derived_seed(recipe.seed, number, "losses"),
-            progress=number / plan.layout.steps,
-            draws=image_seeds(derived_seed(recipe.seed, number, "dropout"), 0, size, device),
-        )
+        images, labels, address = shown(plan, number, batch, device)
+        plain = batch.views.to(device)
         found.append(Ready(batch=batch, images=images, labels=labels, plain=plain, address=address))
     return found
 

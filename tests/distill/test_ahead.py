@@ -37,14 +37,9 @@ from students.outputs import Outputs
 from teachers import Custom, Teacher
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("cpu_only")
+
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def on_cpu():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,8 @@ from distill.train import train
 from students import ViTConfig
 from teachers import Teacher
 
+pytestmark = pytest.mark.usefixtures("cpu_only")
+
 CPU = torch.device("cpu")
 IN_PROCESS = SaveOptions(threads=1, workers=0, shard_images=64)
 TEACHER = ViTConfig(img_size=12, patch_size=4, in_chans=1, embed_dim=12, depth=2, num_heads=2, num_classes=5)
@@ -52,13 +54,6 @@ def make_teacher_folder(folder: Path, seed: int) -> Path:
     model = TEACHER.build()
     torch.nn.init.normal_(model.get_parameter("head.weight"), std=2.0)
     return students.save(model, folder / f"teacher{seed}")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def on_cpu():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        yield
 
 
 @pytest.fixture(scope="module")
