@@ -37,7 +37,7 @@ def rows(plan: Plan, accelerator: Accelerator) -> list[tuple[str, str]]:
         ("data", f"{len(plan.train):,} to train on, {len(plan.val):,} to validate on, {_classes(plan)}"),
         *(("", note) for note in _notes(plan)),
         ("batch", _batch(plan)),
-        ("steps", f"{layout.steps:,} in {layout.epochs} epochs{_by_images(plan)}"),
+        ("steps", f"{layout.steps:,} in {layout.epochs} epoch{'s' * (layout.epochs != 1)}{_by_images(plan)}"),
         ("runs on", f"{accelerator.device.type}, mixed precision {accelerator.mixed_precision}"),
     ]
     for name, loss in plan.objective.losses.items():
