@@ -45,8 +45,10 @@ def bench(recipe: Recipe, options: BenchOptions, script: Path) -> Page:
         plan = preflight.check(recipe)
         made = Stages(plan, options, accelerator, console, Path(aside))
         stages = made.all()
+        if not stages:
+            raise ValueError(f"--only {' '.join(options.only)}: the recipe has no such part; name another")
         if options.profile:
-            profiled(made.online(), options.profile, console)
+            profiled(made.online, options.profile, console)
         with console.rich.status("measuring") as status:
             measured = in_turns(
                 stages,
@@ -98,6 +100,8 @@ def check(options: BenchOptions) -> None:
     for name in ("seconds", "peak_tflops"):
         if (value := getattr(options, name)) is not None and not 0 < value < math.inf:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; use a number above 0")
+    if options.only and ("peers" in options.only) != bool(options.against):
+        raise ValueError("--only and --against do not fit: others are measured with peers in --only and --against NAME")
     for name in ("json", "profile"):
         if (file := getattr(options, name)) is not None:
             _check_file(file, f"--{name}")

@@ -12,6 +12,7 @@ import tyro
 from teachers.teacher import RuntimeName
 
 Peer = Literal["timm", "torchdistill", "loop"]
+Part = Literal["student", "teacher", "online", "saved", "loader", "loop", "peers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,8 @@ class BenchOptions:
     """How long a stage's turn lasts at least."""
     runtimes: tuple[RuntimeName, ...] = ("eager",)
     """Ways to run the teacher that are measured beside the one that the recipe takes."""
-    loop: bool = True
-    """Measure the loader alone, and the whole loop with it; --no-loop: only what is computed."""
+    only: tuple[Part, ...] = ()
+    """Measure these parts only, in as many more rounds as the rest would take; none named: all of them."""
     json: Path | None = None
     """Write all figures to this file."""
     profile: Path | None = None

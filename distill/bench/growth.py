@@ -26,8 +26,6 @@ FEW = 500
 """Images whose time is taken off, for it is what starting costs; from so many on a comparison leaves nothing out."""
 MOST_TIMES = 100
 """How often a small set is taken in a round: as often as makes the images of the largest, but no more than this."""
-STARTS = 10
-"""How often these few are taken at most beside a size in a round."""
 SIDE = 16
 """Height and width in pixels."""
 
@@ -37,7 +35,8 @@ class Growth:
     """Measure the time per image of training, validation and comparison as the images become more.
 
     A tiny student takes one epoch over each number of images, loading in the process, on one thread. In each round a
-    small set is taken so often that it makes as many images as the largest; what starting costs is taken off.
+    small set is taken so often that it makes as many images as the largest; what starting costs is taken off. Every
+    image has been read once before.
     """
 
     data: Literal["arrays", "folder", "synthetic"] = "arrays"
@@ -87,16 +86,16 @@ def grown(data: str, sizes: tuple[int, ...], aside: Path, *, rounds: int, worker
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)
     jobs = {size: _Job(data, size, aside, accelerator, workers) for size in (FEW, *sizes)}
+    for job in jobs.values():
+        job.read()  # a file is slower to read for the first time, wherever it lies
     jobs[FEW].take()  # what the first of all costs is nobody's
     taken: Seconds = {size: {part: [] for part in PARTS} for size in sizes}
     peaks: Peaks = {}
     for number in range(rounds):
         for size in sizes[:: -1 if number % 2 else 1]:
             few, results = [], []
-            count = times(size, sizes[-1])
-            for turn in range(count):
-                if turn % -(-count // STARTS) == 0:  # spread over the turns, for the machine may be slower in some
-                    few.append(jobs[FEW].take()[0])
+            for _ in range(times(size, sizes[-1])):
+                few.append(jobs[FEW].take()[0])  # each time, for the machine may be slower in some
                 seconds, peaks[size] = jobs[size].take()
                 results.append(seconds)
             for part in PARTS:
@@ -133,6 +132,13 @@ class _Job:
         )
         self.check: Callable[[], Plan] = lambda: preflight.check(self.recipe, processes=1, accumulate=1)
         self.accelerator, self.workers = accelerator, workers
+
+    def read(self) -> None:
+        """Have the system know every image."""
+        plan = self.check()
+        for images in (plan.train, plan.val):
+            for index in range(len(images)):
+                images[index]
 
     def take(self) -> tuple[dict[str, float], dict[str, int | None]]:
         """Seconds of each part, and the peak memory of validation and comparison in bytes."""

@@ -24,6 +24,34 @@ if TYPE_CHECKING:
 NARROW = 90  # columns, below which the range and the memory are left to the file
 LOADER_BINDS = 1.1  # times as fast as the loop, below which it is the loader that the loop waits for
 MIB = 2**20
+TO = {
+    "student": "of the student alone",
+    "online": "of the online step",
+    "online_logits": "of the step without them",
+    "loop": "of the whole loop",
+}
+"""What a stage is called where another is compared with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """How many times as fast one stage is as another, in words about both."""
+
+    name: str
+    to: str
+    one: Measured
+    other: Measured
+
+    def __str__(self) -> str:
+        middle, low, high = ratio(self.one, self.other)
+        rounds = "1 round" if len(self.one.rates) == 1 else f"{len(self.one.rates)} rounds"
+        turns = f"{self.one.times} × {self.other.times}"
+        return f"{self.name}: {middle:.2f} {self.to} ({low:.2f} to {high:.2f} in {rounds} of {turns})"
+
+    def as_json(self) -> dict[str, Any]:
+        """The stages' keys, and the ratio's median and range over the rounds."""
+        middle, low, high = ratio(self.one, self.other)
+        return {"of": self.one.key, "to": self.other.key, "median": middle, "low": low, "high": high}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,21 +89,26 @@ class Page:
     def lines(self) -> list[str]:
         """Ratios that matter, what binds, and what was not measured."""
         said = [
-            *self._ratios(),
+            *map(str, self._ratios()),
             binds({stage.key: stage for stage in self.stages}),
             self._used(),
             *self.notes,
         ]
         return [line for line in said if line]
 
-    def _ratios(self) -> list[str]:
+    def _ratios(self) -> list[Compared]:
+        asked = [
+            ("loop", "online" if self.of("online") else "student", "whole loop"),
+            ("loop_overlapped", "loop", "whole loop, overlapped"),
+            ("saved", "student", "from saved outputs"),
+            ("online", "online_logits", "with losses on features"),
+            *(("ours", f"peer_{peer}", "ours") for peer in self.options.against),
+        ]
+        found = [(name, self.of(one), self.of(other)) for one, other, name in asked]
         return [
-            self._compared("loop", "online", "whole loop", "of the online step"),
-            self._compared("loop", "student", "whole loop", "of the student alone") if not self.of("online") else "",
-            self._compared("loop_overlapped", "loop", "whole loop, overlapped", "of the whole loop"),
-            self._compared("saved", "student", "from saved outputs", "of the student alone"),
-            self._compared("online", "online_logits", "with losses on features", "of the step without them"),
-            *(self._compared("ours", key, "ours", f"times {name}") for key, name in self._peers()),
+            Compared(name=name, to=TO.get(other.key, f"times {other.name}"), one=one, other=other)
+            for name, one, other in found
+            if one is not None and other is not None
         ]
 
     def as_json(self) -> dict[str, Any]:
@@ -106,7 +139,8 @@ class Page:
                 }
                 for stage in self.stages
             ],
-            "ratios": [line for line in self._ratios() if line],
+            "ratios": [compared.as_json() for compared in self._ratios()],
+            "operations_per_second": self._operations(),
             "binds": binds({stage.key: stage for stage in self.stages}),
             "notes": self.notes,
         }
@@ -115,28 +149,24 @@ class Page:
         floor = self.of("student")
         return f"{ratio(stage, floor)[0]:.2f}" if floor else ""
 
-    def _compared(self, one: str, other: str, name: str, of: str) -> str:
-        first, second = self.of(one), self.of(other)
-        if first is None or second is None:
-            return ""
-        middle, low, high = ratio(first, second)
-        rounds = "1 round" if len(first.rates) == 1 else f"{len(first.rates)} rounds"
-        return f"{name}: {middle:.2f} {of} ({low:.2f} to {high:.2f} in {rounds} of {first.times} × {second.times})"
-
-    def _peers(self) -> list[tuple[str, str]]:
-        keys = [f"peer_{key}" for key in self.options.against]
-        return [(key, stage.name) for key in keys if (stage := self.of(key))]
-
-    def _used(self) -> str:
-        """Operations a second of both models in the online step, and their share of what the device can do."""
+    def _operations(self) -> float | None:
+        """Operations a second of both models in the online step, of the student's alone if there is none."""
         stage = self.of("online") or self.of("student")
         cost = sizing.cost(self.plan, min(self.plan.layout.part, 8))
         if stage is None or cost is None:
+            return None
+        teacher = sizing.teacher(self.plan).flops if stage.key == "online" else 0
+        return stage.rate * (cost.flops + teacher)
+
+    def _used(self) -> str:
+        """The operations a second, and their share of what the device can do."""
+        rate = self._operations()
+        if rate is None:
             return ""
-        flops = cost.flops + (sizing.teacher(self.plan).flops if self.plan.recipe.teacher else 0)
-        rate = stage.rate * flops / 1e12
-        share = f", {rate / self.options.peak_tflops:.0%} of the peak" if self.options.peak_tflops else ""
-        return f"{stage.name}: {rate:.3g} × 10^12 operations/s of the two models{share}"
+        peak = self.options.peak_tflops
+        share = f", {rate / peak / 1e12:.0%} of the peak" if peak else ""
+        what = "online step: {} of the two models" if self.of("online") else "student alone: {}"
+        return what.format(f"{rate / 1e12:.3g} × 10^12 operations/s") + share
 
     def _where(self) -> str:
         device = self.accelerator.device

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,13 @@ from accelerate import Accelerator
 from distill import preflight
 from distill.ahead import streams_for
 from distill.allocator import give_freed_memory_back, keep_freed_memory
-from distill.bench.command import BenchOptions
+from distill.bench.command import BenchOptions, Part
 from distill.bench.heads import random_head
 from distill.bench.peers import PEERS, Step, losses_of, said_differently, same_job
 from distill.bench.saved import save_batches, served
 from distill.bench.steps import Ready, Teaching, ready_batches, step
 from distill.bench.turns import Stage, timed
-from distill.bench.whole import loading, looping
+from distill.bench.whole import FEWEST, loading, looping
 from distill.compiling import with_compiled_teacher
 from distill.console import Console
 from distill.loader import default_workers
@@ -54,24 +55,26 @@ class Stages:
         self.notes: list[str] = []
         self.run = RunOptions(workers=self.options.workers, threads=self.options.threads, compile=self.options.compile)
         self.batches = ready_batches(self.plan, BATCHES, self.accelerator.device)
-        self.teacher = self._teacher(self.plan) if self.plan.recipe.teacher else None
-        self._online = None
+        self.taught = self.plan.recipe.teacher is not None
 
     def all(self) -> list[Stage]:
-        """The stages, in the order of the table."""
-        recipe, taught = self.plan.recipe, self.teacher is not None
-        stages = [self._stage("student", "student alone", self._step(recipe.without_teacher(), _untaught))]
-        stages += self._teachers() if taught else []
-        stages += [self._stage("online", "online step", self.online())] if taught else []
-        stages += self._without_features() + self._saved() if taught else []
-        stages += self._loop() if self.options.loop else []
-        return stages + (self._peers() if self.options.against else [])
+        """The stages that are asked for and that the recipe has, in the order of the table."""
+        parts: dict[Part, Callable[[], list[Stage]]] = {"student": self._student}
+        parts |= {"teacher": self._teachers, "online": self._onlines, "saved": self._saved} if self.taught else {}
+        parts |= {"loader": self._loader, "loop": self._loops}
+        parts |= {"peers": self._peers} if self.options.against else {}
+        asked = self.options.only or parts
+        return [stage for part, made in parts.items() if part in asked for stage in made()]
 
+    @cached_property
+    def teacher(self) -> AnyFrozen:
+        """The recipe's, as it runs it."""
+        return self._teacher(self.plan)
+
+    @cached_property
     def online(self):
         """A step of the recipe as it is."""
-        if self._online is None:
-            self._online = self._step(self.plan.recipe, self._taught_by(self.teacher, self.plan))
-        return self._online
+        return self._step(self.plan.recipe, self._taught_by(self.teacher, self.plan))
 
     def _stage(self, key: str, name: str, work: Any, before: Any = keep_freed_memory) -> Stage:
         return Stage(
@@ -100,19 +103,20 @@ class Stages:
             recipe, self.accelerator, self.console, layers=layers, head=head, images=plan.train, pretrained=here
         )
 
-    def _taught_by(self, teacher: AnyFrozen | None, plan: Plan, *, plain: bool = False) -> Teaching:
+    def _taught_by(self, teacher: AnyFrozen, plan: Plan, *, plain: bool = False) -> Teaching:
         layers = plan.objective.teacher_layers
 
         def teach(ready: Ready):
-            assert teacher is not None
             with self.accelerator.autocast():
                 return teacher(ready.plain if plain else ready.images, layers, 0)
 
         return teach
 
+    def _student(self) -> list[Stage]:
+        return [self._stage("student", "student alone", self._step(self.plan.recipe.without_teacher(), _untaught))]
+
     def _teachers(self) -> list[Stage]:
         """The teacher's forward as the recipe runs it, and in the other ways that are asked for."""
-        assert self.teacher is not None
         ready = {"teacher": self.teacher}
         for runtime in self.options.runtimes if isinstance(self.plan.recipe.teacher, Teacher) else ():
             try:
@@ -128,17 +132,17 @@ class Stages:
             stages.append(self._stage(key, f"teacher: {teacher.runtime_note}", lambda t=teach, b=batches: t(next(b))))
         return stages
 
-    def _without_features(self) -> list[Stage]:
-        """The online step without the losses that read features, to see what those cost."""
+    def _onlines(self) -> list[Stage]:
+        """The online step, and if it reads features the step without those losses, to see what they cost."""
+        online = self._stage("online", "online step", self.online)
         kept = {name: loss for name, loss in self._losses() if not loss.needs.teacher_layers}
         left_out = [name for name, _ in self._losses() if name not in kept]
         if not left_out or not any(loss.needs.teacher for loss in kept.values()):
-            return []
+            return [online]
         plan = self._with_losses(kept)
-        assert self.teacher is not None
         teacher = self._teacher(plan)  # on a runtime that hands out no features
         name = f"online step without {', '.join(left_out)}"
-        return [self._stage("online_logits", name, self._step(plan.recipe, self._taught_by(teacher, plan)))]
+        return [online, self._stage("online_logits", name, self._step(plan.recipe, self._taught_by(teacher, plan)))]
 
     def _losses(self):
         return [(name, loss) for name, loss in self.plan.recipe.losses.items() if loss.weight]
@@ -152,38 +156,40 @@ class Stages:
         if not any(loss.needs.teacher for loss in losses.values()):
             self.notes.append("saved outputs: no loss of the recipe can be taught by them")
             return []
-        assert self.teacher is not None
         plan = self._with_losses(losses)
         saved = save_batches(plan, self.teacher, self.batches, self.accelerator, self.aside / "saved")
         name = "step from saved outputs" + (f" without {', '.join(others)}" if others else "")
         return [self._stage("saved", name, self._step(plan.recipe, lambda ready: saved(ready.batch)))]
 
-    def _loop(self) -> list[Stage]:
-        """The loader alone and the whole loop, with the next batch looked ahead for as well."""
-        workers = default_workers(1) if self.options.workers is None else self.options.workers
-        size = self.plan.layout.batch_size
-        kind = "1 process" if workers == 1 else f"{workers} processes" if workers else "in the process"
-        taught = "online" if self.teacher else "student"
+    @cached_property
+    def workers(self) -> int:
+        """Loader processes, as many as the run would have."""
+        return default_workers(1) if self.options.workers is None else self.options.workers
+
+    def _loader(self) -> list[Stage]:
+        kind = {0: "in the process", 1: "1 process"}.get(self.workers, f"{self.workers} processes")
+        take, size = loading(self.plan, self.workers), self.plan.layout.batch_size
+        return [Stage(key="loader", name=f"loader alone, {kind}", take=take, images=size, settles=False)]
+
+    def _loops(self) -> list[Stage]:
+        """The whole loop, and on a GPU, or where it is asked for, with the next batch looked ahead for as well."""
+        teacher = self.teacher if self.taught else None
 
         def whole(key: str, name: str, run: RunOptions) -> Stage:
             return Stage(
                 key=key,
                 name=name,
-                take=looping(self.plan, self.teacher, self.accelerator, run, workers),
-                images=size,
-                paced_by=taught,
+                take=looping(self.plan, teacher, self.accelerator, run, self.workers),
+                images=self.plan.layout.batch_size,
+                paced_by="online" if self.taught else "student",
                 before=keep_freed_memory,
                 settles=False,  # it has its own first steps
+                fewest=FEWEST,
             )
 
-        stages = [
-            Stage(
-                key="loader", name=f"loader alone, {kind}", take=loading(self.plan, workers), images=size, settles=False
-            ),
-            whole("loop", "whole loop", self.run),
-        ]
+        stages = [whole("loop", "whole loop", self.run)]
         if self.options.overlap or self.accelerator.device.type == "cuda":
-            streams_for(self.teacher, self.accelerator.device, self.notes.append)
+            streams_for(teacher, self.accelerator.device, self.notes.append)
             stages.append(whole("loop_overlapped", "whole loop, overlapped", replace(self.run, overlap=True)))
         return stages
 

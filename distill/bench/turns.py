@@ -19,7 +19,8 @@ class Stage:
 
     key: its name in a file. take: does it so many times and returns the seconds. images: of one time. before: is done
     before its turns, off the clock, and where it settles then it is done once more, off the clock too.
-    paced_by: the key of another stage, of whose length its turns are; None: as many times as fill a turn.
+    paced_by: the key of another stage, whose number of times its turns have; None, or one that is not measured: as many
+    times as fill a turn. fewest: times in a turn at least.
     """
 
     key: str
@@ -29,6 +30,7 @@ class Stage:
     paced_by: str | None = None
     before: Callable[[], object] = lambda: None
     settles: bool = True
+    fewest: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +74,14 @@ def in_turns(
     """Measure each stage once a round, after a warm-up in which its peak is taken. said: is told of each turn."""
     peaks: dict[str, int | None] = {}
     times: dict[str, int] = {}
+    keys = {stage.key for stage in stages}
     for stage in stages:
         said(f"warming up: {stage.name}")
         stage.before()
         peaks[stage.key] = peak_bytes(lambda stage=stage: stage.take(1), device)  # the optimiser's state comes now, too
-        if stage.paced_by is None:
-            times[stage.key] = max(1, math.ceil(seconds / max(stage.take(1), 1e-6)))
-    times |= {stage.key: times[stage.paced_by] for stage in stages if stage.paced_by}
+        if stage.paced_by not in keys:
+            times[stage.key] = max(stage.fewest, math.ceil(seconds / max(stage.take(1), 1e-6)))
+    times |= {s.key: max(s.fewest, times[s.paced_by]) for s in stages if s.paced_by in times}
     rates: dict[str, list[float]] = {stage.key: [] for stage in stages}
     for number in range(rounds):
         for stage in stages[:: -1 if number % 2 else 1]:

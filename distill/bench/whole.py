@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from teachers.frozen_ensemble import AnyFrozen
 
 PREFETCHED = 2  # batches that torch's loader has each of its processes prepare ahead
-FEWEST = 4  # steps of the loop before the clock is started, and on it
+FEWEST = 4
+"""Steps of a turn of the loop at least, before the clock is started and on it."""
 
 
 def loading(plan: Plan, workers: int) -> Callable[[int], float]:
@@ -56,8 +57,7 @@ def looping(
 ) -> Callable[[int], float]:
     """Seconds in which the run's own loop takes so many steps, after as many that do not count."""
 
-    def take(count: int) -> float:
-        steps = max(count, FEWEST)
+    def take(steps: int) -> float:
         every = next(n for n in range(min(options.log_every_steps, steps), 0, -1) if steps % n == 0)
         fresh = preflight.check(plan.recipe)
         fresh = replace(fresh, layout=_long_enough(fresh.layout, 2 * steps))
@@ -74,7 +74,7 @@ def looping(
             )
             ends = _ends(Path(aside) / "metrics.jsonl")
         accelerator.free_memory()
-        return (ends[2 * steps] - ends[steps]) * count / steps
+        return ends[2 * steps] - ends[steps]
 
     return take
 

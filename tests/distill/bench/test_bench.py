@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from accelerate import Accelerator
@@ -24,10 +25,10 @@ from teachers import Teacher
 from tests.conftest import REPOSITORY, TINY
 
 
-def bench(world, *options: str) -> subprocess.CompletedProcess:
-    where = ["--data.path", str(world.data), "--teacher.name", str(world.teacher)]
+def bench(world, *options: str, script: Path = TINY) -> subprocess.CompletedProcess:
+    where = ["--data.path", str(world.data)] + ["--teacher.name", str(world.teacher)] * (script == TINY)
     return subprocess.run(
-        [sys.executable, "-m", "distill", "bench", str(TINY), *where, *options],
+        [sys.executable, "-m", "distill", "bench", str(script), *where, *options],
         cwd=world.folder,
         env=world.environment(PYTHONPATH=str(REPOSITORY)),
         capture_output=True,
@@ -56,8 +57,13 @@ def test_every_stage_of_a_recipe_has_its_figures(world):
     assert stages["saved"]["name"] == "step from saved outputs without hint, crd"
     assert "whole loop: " in done.stdout
     one, other = (stages[key]["images_per_second"]["rounds"] for key in ("loop_overlapped", "loop"))
-    middle = sum(a / b for a, b in zip(one, other, strict=True)) / 2
+    ratios = [a / b for a, b in zip(one, other, strict=True)]
+    middle = sum(ratios) / 2
     assert f"whole loop, overlapped: {middle:.2f} of the whole loop" in done.stdout
+    assert {"of": "loop_overlapped", "to": "loop", "median": middle, "low": min(ratios), "high": max(ratios)} in said[
+        "ratios"
+    ]
+    assert said["operations_per_second"] is None  # CRD draws its negatives by what it reads
     assert "--overlap: there are no streams on cpu" in done.stdout
     assert " binds: " in done.stdout
     assert said["machine"]["cpu"] == cpu()
@@ -69,6 +75,29 @@ def test_every_stage_of_a_recipe_has_its_figures(world):
     assert left <= {"b.json", "trace.json", "cache"}
 
 
+def test_only_the_parts_that_are_named_are_measured(world):
+    quick = ["--rounds", "1", "--seconds", "0.05", "--workers", "0", "--threads", "1", "--json", "b.json"]
+    done = bench(world, *quick, "--only", "student", "loop", "peers", "--against", "loop", "--losses.crd.weight", "0")
+    assert done.returncode == 0, done.stderr
+    said = json.loads((world.folder / "b.json").read_text())
+    student, *others = said["stages"]
+    assert [stage["key"] for stage in others] == ["loop", "ours", "peer_loop"]
+    # By hand: 18 tokens of 16 channels in 2 blocks, their patches, 2 heads, and a hint of 16 positions to 24 channels;
+    # thrice the forward pass, but no gradient of the images.
+    block = 2 * 18 * (16 * 48 + 2 * 18 * 16 + 16 * 16 + 2 * 16 * 64)
+    patches, heads, hint = 2 * 16 * 49 * 16, 2 * 2 * 16 * 10, 2 * 16 * 16 * 24
+    each = said["operations_per_second"] / student["images_per_second"]["median"]
+    assert each == pytest.approx(2 * patches + 3 * (2 * block + heads + hint))
+
+
+def test_a_part_that_the_recipe_has_not_is_one_line(world):
+    recipe = world.folder / "alone.py"
+    recipe.write_text(TINY.read_text() + "\nrecipe = recipe.without_teacher()\n")
+    done = bench(world, "--only", "saved", script=recipe)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --only saved: the recipe has no such part; name another\n"
+
+
 def test_a_batch_that_is_too_large_is_one_line(world):
     done = bench(world, "--optim.batch-size", "4000")
     assert (done.returncode, done.stdout) == (2, "")
@@ -76,7 +105,15 @@ def test_a_batch_that_is_too_large_is_one_line(world):
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("options", "line"), [({"rounds": 0}, "--rounds is 0"), ({"seconds": 0}, "--seconds is 0")])
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"rounds": 0}, "--rounds is 0"),
+        ({"seconds": 0}, "--seconds is 0"),
+        ({"only": ("peers",)}, "--only and --against do not fit"),
+        ({"only": ("loop",), "against": ("timm",)}, "--only and --against do not fit"),
+    ],
+)
 def test_options_out_of_range_are_one_line(options, line):
     with pytest.raises(ValueError, match=line):
         check(BenchOptions(**options))

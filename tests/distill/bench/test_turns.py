@@ -8,9 +8,9 @@ from distill.bench.turns import Measured, Stage, in_turns, ratio, timed
 CPU = torch.device("cpu")
 
 
-def stage(key: str, seconds: float, images: int = 10, paced_by: str | None = None) -> Stage:
+def stage(key: str, seconds: float, images: int = 10, paced_by: str | None = None, fewest: int = 1) -> Stage:
     """One that says that it takes so long each time."""
-    return Stage(key=key, name=key, take=lambda times: seconds * times, images=images, paced_by=paced_by)
+    return Stage(key=key, name=key, take=lambda times: seconds * times, images=images, paced_by=paced_by, fewest=fewest)
 
 
 def test_rates_are_images_over_seconds_and_turns_are_as_long_as_asked():
@@ -20,6 +20,17 @@ def test_rates_are_images_over_seconds_and_turns_are_as_long_as_asked():
     assert (a.rates, a.times) == ((20.0,) * 3, 4)
     assert (b.rates, b.times) == ((8.0,) * 3, 8)
     assert c.times == 4
+
+
+def test_turns_have_as_many_times_as_their_stage_needs_at_least():
+    a, b = in_turns([stage("a", 2, fewest=3), stage("b", 1, paced_by="a", fewest=5)], rounds=1, seconds=2, device=CPU)
+    assert (a.times, b.times) == (3, 5)
+    assert b.rates == (10.0,)
+
+
+def test_a_stage_whose_pace_is_not_measured_fills_its_own_turns():
+    (a,) = in_turns([stage("a", 0.5, paced_by="online")], rounds=1, seconds=3, device=CPU)
+    assert a.times == 6
 
 
 def test_a_stage_settles_off_the_clock_before_its_turns():
