@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from distill.bench.growth import FEW, SIDE, Growth, _images, cell, times
+from distill.bench.growing import FEW, PARTS, SIDE, Grown, grown, images_of, times
+from distill.bench.growth import Growth, cell, per_image
 
 
 def test_every_size_is_as_many_images_in_a_round_but_for_the_very_small():
@@ -13,6 +14,29 @@ def test_every_size_is_as_many_images_in_a_round_but_for_the_very_small():
 def test_a_ratio_is_the_median_of_the_rounds_own():
     # The machine was twice as slow in the second round: of medians it would be 2.
     assert cell([11e-6, 22e-6, 13e-6], [10e-6, 20e-6, 10e-6]) == "13 (11 to 22), × 1.10"
+
+
+def test_what_starting_costs_is_taken_off_by_hand():
+    # 500 images take 2 s, 1,500 take 5: each of the 1,000 more takes 3 ms, whatever starting costs.
+    few, one = (Grown(seconds={"train": [seconds]}, peaks={}) for seconds in (2.0, 5.0))
+    assert per_image(one, few, 1_500, "train") == [0.003]
+
+
+@pytest.mark.slow
+def test_sizes_are_measured_side_by_side(tmp_path):
+    found = grown("synthetic", (1_000,), tmp_path, rounds=1)
+    assert list(found) == [FEW, 1_000]
+    for part in PARTS:
+        few, many = (found[size].seconds[part] for size in (FEW, 1_000))
+        assert len(few) == len(many) == 1
+        assert min(few + many) > 0
+    assert list(found[1_000].peaks) == ["validate", "compare"]
+
+
+def test_a_process_that_fails_ends_all_of_them_in_its_words(tmp_path):
+    (tmp_path / "1000").mkdir()
+    with pytest.raises(ValueError, match=r"1,000 images: .*File exists"):
+        grown("synthetic", (1_000,), tmp_path, rounds=1)
 
 
 def test_no_rounds_are_refused():
@@ -28,7 +52,7 @@ def test_sizes_that_cannot_be_compared_are_refused(sizes):
 
 @pytest.mark.parametrize("data", ["arrays", "folder", "synthetic"])
 def test_sets_have_as_many_images_and_classes_as_asked_for(data, tmp_path):
-    images = _images(data, 30, tmp_path)
+    images = images_of(data, 30, tmp_path)
     for split in (images.train(), images.val()):
         assert len(split) == 30
         assert split[7][0].size == (SIDE, SIDE)
