@@ -9,7 +9,7 @@ Student: a ViT of 6 blocks × 96 from scratch. Data: 12,000 + 4,000 images of Fa
 
 Hardware: two CPU cores do. We know of no published result of this student.
 
-Measured on 2 CPU cores: top-1 83.1 % (mean of seeds 0 to 2), alone 72.2 %, teacher 87.0 %; 4 minutes.
+Measured on 2 CPU cores: top-1 83.0 % (mean of seeds 0 to 2), alone 72.2 %, teacher 87.0 %; 4 to 8 minutes.
 """
 
 from pathlib import Path
