@@ -1,16 +1,11 @@
-"""One size of `distill.bench.growth`: a tiny student on so many images, in a process of its own beside the others."""
+"""What `distill.bench.growth` does with each number of images: a tiny student trains, is validated, is compared."""
 
 from __future__ import annotations
 
 import io
-import multiprocessing
-import signal
-import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -24,117 +19,9 @@ if TYPE_CHECKING:
 Kind = Literal["arrays", "folder", "synthetic"]
 FEW = 500
 """Images whose time is taken off, for it is what starting costs; from so many on a comparison leaves nothing out."""
-MOST_TIMES = 100
-"""How often a small set is taken in a round: as often as makes the images of the largest, but no more than this."""
 SIDE = 16
 """Height and width in pixels."""
 PARTS = ("train", "validate", "compare")
-MEASURED = PARTS[1:]
-"""The parts whose memory is told."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grown:
-    """seconds: of the processor, for one time of each part, once a round. peaks: bytes that a part takes at most."""
-
-    seconds: dict[str, list[float]]
-    peaks: dict[str, int | None]
-
-
-def grown(data: Kind, sizes: Sequence[int], aside: Path, *, rounds: int) -> dict[int, Grown]:
-    """What each size takes, and what FEW images take, all of them measured at the same time on the same core.
-
-    A process each, which the system lets take turns of milliseconds: what slows the machine slows all of them. None
-    begins a part before all are done with the one before.
-    """
-    every = [FEW, *sizes]
-    seconds: dict[int, dict[str, list[float]]] = {size: {part: [] for part in PARTS} for size in every}
-    peaks: dict[int, dict[str, int | None]] = {size: {} for size in every}
-    with _processes(data, every, aside) as processes:
-        _answers(processes)
-        for _ in range(rounds):
-            for part in PARTS:
-                for size, process in processes.items():
-                    process.send(("take", part, times(size, sizes[-1])))
-                for size, mean in _answers(processes).items():
-                    seconds[size][part].append(mean)
-        for part in MEASURED:
-            for process in processes.values():
-                process.send(("peak", part, 1))
-            for size, peak in _answers(processes).items():
-                peaks[size][part] = peak
-    return {size: Grown(seconds=seconds[size], peaks=peaks[size]) for size in every}
-
-
-@contextmanager
-def _processes(data: Kind, sizes: Sequence[int], aside: Path) -> Iterator[dict[int, Connection]]:
-    """Ends of pipes to a process for each size, which are ended with the context."""
-    context = multiprocessing.get_context("spawn")
-    started, ends = [], {}
-    try:
-        for size in sizes:
-            ends[size], theirs = context.Pipe()
-            process = context.Process(target=_answering, args=(data, size, aside / str(size), theirs))
-            process.start()
-            started.append(process)
-            theirs.close()
-        yield ends
-    finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.join()
-
-
-def _answers(processes: dict[int, Connection]) -> dict[int, Any]:
-    """What each says next. ValueError as soon as one has failed or is gone."""
-    said: dict[int, Any] = {}
-    while len(said) < len(processes):
-        ready = wait([end for size, end in processes.items() if size not in said])
-        for size, end in processes.items():
-            if end in ready:
-                try:
-                    said[size] = end.recv()
-                except EOFError:
-                    raise ValueError(f"the process for {size:,} images was killed; is there memory for all?") from None
-                if isinstance(said[size], str):
-                    raise ValueError(f"{size:,} images: {said[size]}")
-    return said
-
-
-def _answering(data: Kind, size: int, aside: Path, asked: Connection) -> None:
-    """The body of one process: says None when it is ready, and then what is asked for; an error as a text."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is ended by the process that began it
-    multiprocessing.set_start_method(None, force=True)  # loaders are begun as in a run, not as this process was
-    try:
-        on_one_core()
-        job, first = Job(data, size, aside), Job(data, FEW, aside / "first")
-        job.read()
-        for part in PARTS:  # what the first of all costs is nobody's
-            first.take(part)
-        asked.send(None)
-        while True:
-            what, part, count = asked.recv()
-            if what == "peak":
-                asked.send(job.peak(part))
-            else:
-                asked.send(statistics.mean(job.take(part) for _ in range(count)))
-    except EOFError:
-        return
-    except Exception as error:
-        with suppress(OSError):  # nobody listens any more
-            asked.send(str(error))
-
-
-def on_one_core() -> None:
-    """Keep this process on the first core that it may use, with one thread; where the system has it."""
-    import os
-
-    import torch
-
-    torch.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def _processor_seconds() -> float:
@@ -143,11 +30,6 @@ def _processor_seconds() -> float:
 
     of_loaders = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + of_loaders.ru_utime + of_loaders.ru_stime
-
-
-def times(size: int, largest: int) -> int:
-    """How often a set of this size is taken in a round."""
-    return max(1, min(largest // size, MOST_TIMES))
 
 
 class Job:

@@ -8,8 +8,11 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rich.console import Console
+
+from distill.bench.abreast import MEASURED, Grown, grown
 from distill.bench.alone import start
-from distill.bench.growing import FEW, MEASURED, PARTS, Grown, Kind, grown
+from distill.bench.growing import FEW, PARTS, Kind
 from distill.bench.machine import provenance
 
 
@@ -36,8 +39,8 @@ class Growth:
             raise ValueError(f"--sizes are {self.sizes}; use rising numbers, from {2 * FEW} on")
         if self.rounds < 1:
             raise ValueError(f"--rounds is {self.rounds}; use 1 or more")
-        with tempfile.TemporaryDirectory() as aside:
-            found = grown(self.data, self.sizes, Path(aside), rounds=self.rounds)
+        with tempfile.TemporaryDirectory() as aside, Console(stderr=True).status("starting") as status:
+            found = grown(self.data, self.sizes, Path(aside), rounds=self.rounds, said=status.update)
         each = {size: {part: per_image(found[size], found[FEW], size, part) for part in PARTS} for size in self.sizes}
         if self.json:
             told = {"seconds_per_image": each, "taken": {size: asdict(one) for size, one in found.items()}}

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from distill.bench.growing import FEW, PARTS, SIDE, Grown, grown, images_of, times
+from distill.bench.abreast import Grown, grown, times
+from distill.bench.growing import FEW, PARTS, SIDE, images_of
 from distill.bench.growth import Growth, cell, per_image
 
 
