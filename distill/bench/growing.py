@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Kind = Literal["arrays", "folder", "synthetic"]
 FEW = 500
 """Images whose time is taken off, for it is what starting costs; from so many on a comparison leaves nothing out."""
+BATCH = 64
 SIDE = 16
 """Height and width in pixels."""
 PARTS = ("train", "validate", "compare")
@@ -50,7 +51,7 @@ class Job:
             data=images_of(data, size, aside),
             losses={"labels": CrossEntropy()},
             views=Views(scale=(1.0, 1.0), hflip=0.5),
-            optim=Optim(epochs=1, batch_size=64, warmup_epochs=0),
+            optim=Optim(epochs=1, batch_size=BATCH, warmup_epochs=0),
         )
         self.aside, self.runs, self.accelerator = aside, 0, Accelerator(cpu=True)
         self.student: ViT | None = None

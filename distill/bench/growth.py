@@ -12,7 +12,7 @@ from rich.console import Console
 
 from distill.bench.abreast import MEASURED, Grown, grown
 from distill.bench.alone import start
-from distill.bench.growing import FEW, PARTS, Kind
+from distill.bench.growing import BATCH, FEW, PARTS, Kind
 from distill.bench.machine import provenance
 
 
@@ -56,8 +56,9 @@ class Growth:
 
 
 def per_image(one: Grown, few: Grown, size: int, part: str) -> list[float]:
-    """Seconds that each image more than FEW takes, once a round."""
-    return [(whole - start) / (size - FEW) for whole, start in zip(one.seconds[part], few.seconds[part], strict=True)]
+    """Seconds that each image more than FEW takes, once a round. Training leaves out what fills no batch."""
+    more = (size // BATCH - FEW // BATCH) * BATCH if part == "train" else size - FEW
+    return [(whole - start) / more for whole, start in zip(one.seconds[part], few.seconds[part], strict=True)]
 
 
 def cell(seconds: list[float], smallest: list[float]) -> str:
