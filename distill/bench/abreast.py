@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import statistics
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -49,13 +50,11 @@ def grown(
         for number in range(rounds):
             for part in PARTS:
                 said(f"round {number + 1} of {rounds}: {part}")
-                for size, process in processes.items():
-                    process.send(("take", part, times(size, sizes[-1])))
+                _ask(processes, {size: ("take", part, times(size, sizes[-1])) for size in every})
                 for size, mean in _answers(processes).items():
                     seconds[size][part].append(mean)
         for part in MEASURED:
-            for process in processes.values():
-                process.send(("peak", part, 1))
+            _ask(processes, dict.fromkeys(every, ("peak", part, 1)))
             for size, peak in _answers(processes).items():
                 peaks[size][part] = peak
     return {size: Grown(seconds=seconds[size], peaks=peaks[size]) for size in every}
@@ -70,7 +69,11 @@ def _processes(data: Kind, sizes: Sequence[int], aside: Path) -> Iterator[dict[i
         for size in sizes:
             ends[size], theirs = context.Pipe()
             process = context.Process(target=_answering, args=(data, size, aside / str(size), theirs))
-            process.start()
+            interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is ended by this process
+            try:
+                process.start()
+            finally:
+                signal.signal(signal.SIGINT, interrupted)
             started.append(process)
             theirs.close()
         yield ends
@@ -79,6 +82,12 @@ def _processes(data: Kind, sizes: Sequence[int], aside: Path) -> Iterator[dict[i
             process.terminate()
         for process in started:
             process.join()
+
+
+def _ask(processes: dict[int, Connection], questions: dict[int, tuple[str, str, int]]) -> None:
+    for size, question in questions.items():
+        with suppress(OSError):  # it is gone, which its answer will tell
+            processes[size].send(question)
 
 
 def _answers(processes: dict[int, Connection]) -> dict[int, Any]:
@@ -90,7 +99,7 @@ def _answers(processes: dict[int, Connection]) -> dict[int, Any]:
             if end in ready:
                 try:
                     said[size] = end.recv()
-                except EOFError:
+                except (EOFError, OSError):
                     raise ValueError(f"the process for {size:,} images was killed; is there memory for all?") from None
                 if isinstance(said[size], str):
                     raise ValueError(f"{size:,} images: {said[size]}")
@@ -99,26 +108,38 @@ def _answers(processes: dict[int, Connection]) -> dict[int, Any]:
 
 def _answering(data: Kind, size: int, aside: Path, asked: Connection) -> None:
     """The body of one process: says None when it is ready, and then what is asked for; an error as a text."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is ended by the process that began it
     multiprocessing.set_start_method(None, force=True)  # loaders are begun as in a run, not as this process was
-    try:
-        on_one_core()
-        job, first = Job(data, size, aside), Job(data, FEW, aside / "first")
-        job.read()
-        for part in PARTS:  # what the first of all costs is nobody's
-            first.take(part)
-        asked.send(None)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(EOFError, OSError):  # nobody asks or listens any more
+        try:
+            on_one_core()
+            job, first = Job(data, size, aside), Job(data, FEW, aside / "first")
+            job.read()
+            for part in PARTS:  # what the first of all costs is nobody's
+                first.take(part)
+            asked.send(None)
+        except Exception as error:
+            asked.send(_told(error))
+            return
         while True:
             what, part, count = asked.recv()
-            if what == "peak":
-                asked.send(job.peak(part))
-            else:
-                asked.send(statistics.mean(job.take(part) for _ in range(count)))
-    except EOFError:
-        return
-    except Exception as error:
-        with suppress(OSError):  # nobody listens any more
-            asked.send(str(error))
+            try:
+                done = job.peak(part) if what == "peak" else statistics.mean(job.take(part) for _ in range(count))
+            except Exception as error:
+                done = _told(error)
+            asked.send(done)
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
+def _end_with_parent() -> None:
+    """A process that was killed leaves none behind that computes."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def on_one_core() -> None:

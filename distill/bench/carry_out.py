@@ -46,7 +46,7 @@ def bench(recipe: Recipe, options: BenchOptions, script: Path) -> Page:
         made = Stages(plan, options, accelerator, console, Path(aside))
         stages = made.all()
         if not stages:
-            raise ValueError(f"--only {' '.join(options.only)}: the recipe has no such part; name another")
+            raise ValueError(f"there is nothing to measure by --only {' '.join(options.only)}: {'; '.join(made.notes)}")
         if options.profile:
             profiled(made.online, options.profile, console)
         with console.rich.status("measuring") as status:
@@ -100,8 +100,10 @@ def check(options: BenchOptions) -> None:
     for name in ("seconds", "peak_tflops"):
         if (value := getattr(options, name)) is not None and not 0 < value < math.inf:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; use a number above 0")
-    if options.only and ("peers" in options.only) != bool(options.against):
-        raise ValueError("--only and --against do not fit: others are measured with peers in --only and --against NAME")
+    if "peers" in options.only and not options.against:
+        raise ValueError("--only names peers and --against nobody; add --against timm, torchdistill or loop")
+    if options.only and options.against and "peers" not in options.only:
+        raise ValueError(f"--against {' '.join(options.against)} is measured as peers, which --only leaves out; add it")
     for name in ("json", "profile"):
         if (file := getattr(options, name)) is not None:
             _check_file(file, f"--{name}")

@@ -28,7 +28,7 @@ class BenchOptions:
     runtimes: tuple[RuntimeName, ...] = ("eager",)
     """Ways to run the teacher that are measured beside the one that the recipe takes."""
     only: tuple[Part, ...] = ()
-    """Measure these parts only, in as many more rounds as the rest would take; none named: all of them."""
+    """Measure these parts only, which leaves time for more rounds; none named: all. loop: the run's own, no peer."""
     json: Path | None = None
     """Write all figures to this file."""
     profile: Path | None = None

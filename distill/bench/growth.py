@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import statistics
+import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +23,8 @@ class Growth:
     """Measure the time per image of training, validation and comparison as the images become more.
 
     A tiny student takes one epoch over each number of images, loading in the process, on one thread. All numbers of
-    images are measured at the same time, by a process each on one core, in seconds of the processor; small sets again
-    and again. What starting costs is taken off, and every image has been read once before.
+    images are measured at the same time, by processes that share the first core that this one may use, in seconds of
+    the processor; small sets again and again. What starting costs is taken off. Every image was read once before.
     """
 
     data: Kind = "arrays"
@@ -39,8 +41,11 @@ class Growth:
             raise ValueError(f"--sizes are {self.sizes}; use rising numbers, from {2 * FEW} on")
         if self.rounds < 1:
             raise ValueError(f"--rounds is {self.rounds}; use 1 or more")
-        with tempfile.TemporaryDirectory() as aside, Console(stderr=True).status("starting") as status:
-            found = grown(self.data, self.sizes, Path(aside), rounds=self.rounds, said=status.update)
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that all is cleared up
+        console = Console(stderr=True)
+        with tempfile.TemporaryDirectory() as aside, console.status("starting") as status:
+            said = status.update if console.is_terminal else console.print
+            found = grown(self.data, self.sizes, Path(aside), rounds=self.rounds, said=said)
         each = {size: {part: per_image(found[size], found[FEW], size, part) for part in PARTS} for size in self.sizes}
         if self.json:
             told = {"seconds_per_image": each, "taken": {size: asdict(one) for size, one in found.items()}}

@@ -44,9 +44,8 @@ class Compared:
 
     def __str__(self) -> str:
         middle, low, high = ratio(self.one, self.other)
-        rounds = "1 round" if len(self.one.rates) == 1 else f"{len(self.one.rates)} rounds"
-        turns = f"{self.one.times} × {self.other.times}"
-        return f"{self.name}: {middle:.2f} {self.to} ({low:.2f} to {high:.2f} in {rounds} of {turns})"
+        rounds = f"{low:.2f} to {high:.2f} in {len(self.one.rates)} rounds" if len(self.one.rates) > 1 else "1 round"
+        return f"{self.name}: {middle:.2f} {self.to} ({rounds}, {self.one.times} and {self.other.times} times in each)"
 
     def as_json(self) -> dict[str, Any]:
         """The stages' keys, and the ratio's median and range over the rounds."""
@@ -152,7 +151,7 @@ class Page:
     def _operations(self) -> float | None:
         """Operations a second of both models in the online step, of the student's alone if there is none."""
         stage = self.of("online") or self.of("student")
-        cost = sizing.cost(self.plan, min(self.plan.layout.part, 8))
+        cost = sizing.cost(self.plan, min(self.plan.layout.part, 8)) if stage else None
         if stage is None or cost is None:
             return None
         teacher = sizing.teacher(self.plan).flops if stage.key == "online" else 0

@@ -64,6 +64,8 @@ class Stages:
         parts |= {"loader": self._loader, "loop": self._loops}
         parts |= {"peers": self._peers} if self.options.against else {}
         asked = self.options.only or parts
+        if absent := [part for part in asked if part not in parts]:
+            self.notes.append(f"{', '.join(absent)}: the recipe has no teacher")
         return [stage for part, made in parts.items() if part in asked for stage in made()]
 
     @cached_property
@@ -73,8 +75,9 @@ class Stages:
 
     @cached_property
     def online(self):
-        """A step of the recipe as it is."""
-        return self._step(self.plan.recipe, self._taught_by(self.teacher, self.plan))
+        """A step of the recipe as it is, of the student alone where it has no teacher."""
+        teach = self._taught_by(self.teacher, self.plan) if self.taught else _untaught
+        return self._step(self.plan.recipe, teach)
 
     def _stage(self, key: str, name: str, work: Any, before: Any = keep_freed_memory) -> Stage:
         return Stage(

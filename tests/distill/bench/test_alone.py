@@ -30,7 +30,7 @@ QUICKSTART = "recipes/quickstart.py"
             [QUICKSTART, "--replay", "3"],
             "a rehearsal or a replay is no whole run",
         ),
-        (start, Growth, ["--workers", "-1"], "--workers is -1; use 0 or more"),
+        (start, Growth, ["--rounds", "0"], "--rounds is 0; use 1 or more"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(begin, command, words, line, monkeypatch, capfd):

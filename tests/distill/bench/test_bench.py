@@ -93,9 +93,13 @@ def test_only_the_parts_that_are_named_are_measured(world):
 def test_a_part_that_the_recipe_has_not_is_one_line(world):
     recipe = world.folder / "alone.py"
     recipe.write_text(TINY.read_text() + "\nrecipe = recipe.without_teacher()\n")
+    traced = bench(
+        world, "--only", "student", "--rounds", "1", "--seconds", "0.05", "--profile", "t.json", script=recipe
+    )
+    assert traced.returncode == 0, traced.stderr
     done = bench(world, "--only", "saved", script=recipe)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: --only saved: the recipe has no such part; name another\n"
+    assert done.stderr == "error: there is nothing to measure by --only saved: saved: the recipe has no teacher\n"
 
 
 def test_a_batch_that_is_too_large_is_one_line(world):
@@ -110,8 +114,8 @@ def test_a_batch_that_is_too_large_is_one_line(world):
     [
         ({"rounds": 0}, "--rounds is 0"),
         ({"seconds": 0}, "--seconds is 0"),
-        ({"only": ("peers",)}, "--only and --against do not fit"),
-        ({"only": ("loop",), "against": ("timm",)}, "--only and --against do not fit"),
+        ({"only": ("peers",)}, "--only names peers and --against nobody"),
+        ({"only": ("loop",), "against": ("timm",)}, "--against timm is measured as peers"),
     ],
 )
 def test_options_out_of_range_are_one_line(options, line):
