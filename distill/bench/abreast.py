@@ -5,18 +5,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import statistics
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from distill.bench.growing import FEW, PARTS, Job, Kind
 
-MEASURED = PARTS[1:]
+WITH_MEMORY = PARTS[1:]
 """The parts whose memory is told."""
 MOST_TIMES = 200
 """How often a small set is taken in a round: as often as makes the images of the largest, but no more than this.
@@ -53,7 +53,7 @@ def grown(
                 _ask(processes, {size: ("take", part, times(size, sizes[-1])) for size in every})
                 for size, mean in _answers(processes).items():
                     seconds[size][part].append(mean)
-        for part in MEASURED:
+        for part in WITH_MEMORY:
             _ask(processes, dict.fromkeys(every, ("peak", part, 1)))
             for size, peak in _answers(processes).items():
                 peaks[size][part] = peak
@@ -110,28 +110,30 @@ def _answering(data: Kind, size: int, aside: Path, asked: Connection) -> None:
     """The body of one process: says None when it is ready, and then what is asked for; an error as a text."""
     multiprocessing.set_start_method(None, force=True)  # loaders are begun as in a run, not as this process was
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    jobs: list[Job] = []
+
+    def begin() -> None:
+        on_one_core()
+        first = Job(data, FEW, aside / "first")
+        for part in PARTS:  # what the first of all costs is nobody's
+            first.take(part)
+        jobs.append(Job(data, size, aside / "own"))
+        jobs[0].read()
+
     with suppress(EOFError, OSError):  # nobody asks or listens any more
-        try:
-            on_one_core()
-            job, first = Job(data, size, aside), Job(data, FEW, aside / "first")
-            job.read()
-            for part in PARTS:  # what the first of all costs is nobody's
-                first.take(part)
-            asked.send(None)
-        except Exception as error:
-            asked.send(_told(error))
-            return
+        asked.send(_said(begin))
         while True:
             what, part, count = asked.recv()
-            try:
-                done = job.peak(part) if what == "peak" else statistics.mean(job.take(part) for _ in range(count))
-            except Exception as error:
-                done = _told(error)
-            asked.send(done)
+            peak, take = partial(jobs[0].peak, part), partial(jobs[0].mean, part, count)
+            asked.send(_said(peak if what == "peak" else take))
 
 
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+def _said(work: Callable[[], Any]) -> Any:
+    """What it returns, or its error as a text."""
+    try:
+        return work()
+    except Exception as error:
+        return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _end_with_parent() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -53,7 +55,7 @@ class Job:
             views=Views(scale=(1.0, 1.0), hflip=0.5),
             optim=Optim(epochs=1, batch_size=BATCH, warmup_epochs=0),
         )
-        self.aside, self.runs, self.accelerator = aside, 0, Accelerator(cpu=True)
+        self.out, self.accelerator = aside / "run", Accelerator(cpu=True)
         self.student: ViT | None = None
 
     def plan(self) -> Plan:
@@ -75,6 +77,10 @@ class Job:
         work()
         return _processor_seconds() - began
 
+    def mean(self, part: str, count: int) -> float:
+        """The mean of so many times."""
+        return statistics.mean(self.take(part) for _ in range(count))
+
     def peak(self, part: str) -> int | None:
         """The memory that one time of a part takes at most, in bytes."""
         from distill.bench.peak import peak_bytes
@@ -84,6 +90,8 @@ class Job:
     def _work(self, part: str) -> Callable[[], object]:
         plan = self.plan()
         if part == "train":
+            shutil.rmtree(self.out, ignore_errors=True)
+            self.out.mkdir()
             return lambda: self._train(plan)
         assert self.student is not None, "training comes first"
         if part == "validate":
@@ -103,13 +111,10 @@ class Job:
         from distill.options import RunOptions
         from distill.train import train
 
-        self.runs += 1
         few: Any = Subset(cast(Any, plan.val), range(min(FEW, len(plan.val))))  # which the last epoch ends with
         options = RunOptions(log_every_steps=10**9, checkpoint_every_steps=10**9)
-        out = self.aside / f"run-{self.runs}"
-        out.mkdir()
         console = Console(main=False)
-        self.student = train(replace(plan, val=few), None, self.accelerator, out, options, console, workers=0)
+        self.student = train(replace(plan, val=few), None, self.accelerator, self.out, options, console, workers=0)
         self.accelerator.free_memory()  # which would keep the student of every run, and save them all again
 
     def _comparison(self, plan: Plan, student: ViT) -> Comparison:
@@ -122,14 +127,13 @@ class Job:
         from distill.compare.validation import Validation
         from distill.console import Console
 
-        out = self.aside / f"run-{self.runs}"
-        if not (out / "student").exists():
-            students.save(student, out / "student", label_names=plan.classes)
+        if not (self.out / "student").exists():
+            students.save(student, self.out / "student", label_names=plan.classes)
         terms = of_views(plan.recipe.views, plan.recipe.view_size, plan.recipe.student.in_chans)
-        own = student_candidate(student, out, self.accelerator, baseline=True, terms=terms, names=plan.classes)
+        own = student_candidate(student, self.out, self.accelerator, baseline=True, terms=terms, names=plan.classes)
         images = Validation("images", plan.val, plan.classes)
         space = agree(images.classes, keyed([own]))
-        return Comparison(space, images, self.accelerator, Console(main=False), reference=None, scratch=out)
+        return Comparison(space, images, self.accelerator, Console(main=False), reference=None, scratch=self.out)
 
 
 def images_of(data: Kind, size: int, aside: Path) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from distill.bench.abreast import MEASURED, Grown, grown
+from distill.bench.abreast import WITH_MEMORY, Grown, grown
 from distill.bench.alone import start
 from distill.bench.growing import BATCH, FEW, PARTS, Kind
 from distill.bench.machine import provenance
@@ -55,7 +55,7 @@ class Growth:
         print("| --- | --- | --- | --- | --- |")
         for size, seconds in each.items():
             cells = [cell(seconds[part], each[self.sizes[0]][part]) for part in PARTS]
-            peaks = [found[size].peaks[part] for part in MEASURED]
+            peaks = [found[size].peaks[part] for part in WITH_MEMORY]
             memory = ", ".join("unknown" if peak is None else f"{peak / 2**20:.0f}" for peak in peaks)
             print(f"| {size:,} | {' | '.join(cells)} | {memory} |")
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,7 @@ class Page:
                 for stage in self.stages
             ],
             "ratios": [compared.as_json() for compared in self._ratios()],
-            "operations_per_second": self._operations(),
+            "operations_per_second": self._operations,
             "binds": binds({stage.key: stage for stage in self.stages}),
             "notes": self.notes,
         }
@@ -148,6 +149,7 @@ class Page:
         floor = self.of("student")
         return f"{ratio(stage, floor)[0]:.2f}" if floor else ""
 
+    @cached_property
     def _operations(self) -> float | None:
         """Operations a second of both models in the online step, of the student's alone if there is none."""
         stage = self.of("online") or self.of("student")
@@ -159,7 +161,7 @@ class Page:
 
     def _used(self) -> str:
         """The operations a second, and their share of what the device can do."""
-        rate = self._operations()
+        rate = self._operations
         if rate is None:
             return ""
         peak = self.options.peak_tflops

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -65,7 +64,7 @@ class Stages:
         parts |= {"peers": self._peers} if self.options.against else {}
         asked = self.options.only or parts
         if absent := [part for part in asked if part not in parts]:
-            self.notes.append(f"{', '.join(absent)}: the recipe has no teacher")
+            self.notes.append(f"the recipe has no teacher, and so no {', '.join(absent)}")
         return [stage for part, made in parts.items() if part in asked for stage in made()]
 
     @cached_property
@@ -244,7 +243,7 @@ class Stages:
 
 def _same_weights(plain: FrozenTeacher, teacher: FrozenTeacher) -> None:
     """Where random weights stand in, the peers' are ours."""
-    plain.load_state_dict(copy.deepcopy(teacher.state_dict()), strict=False)
+    plain.load_state_dict(teacher.state_dict(), strict=False)
 
 
 def _untaught(ready: Ready) -> None:

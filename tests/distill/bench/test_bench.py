@@ -99,7 +99,10 @@ def test_a_part_that_the_recipe_has_not_is_one_line(world):
     assert traced.returncode == 0, traced.stderr
     done = bench(world, "--only", "saved", script=recipe)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: there is nothing to measure by --only saved: saved: the recipe has no teacher\n"
+    assert (
+        done.stderr
+        == "error: there is nothing to measure by --only saved: the recipe has no teacher, and so no saved\n"
+    )
 
 
 def test_a_batch_that_is_too_large_is_one_line(world):

@@ -37,7 +37,7 @@ def test_sizes_are_measured_side_by_side(tmp_path):
 
 
 def test_a_process_that_fails_ends_all_of_them_in_its_words(tmp_path):
-    (tmp_path / "1000").mkdir()
+    (tmp_path / "1000" / "own").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"1,000 images: FileExistsError: .*File exists"):
         grown("synthetic", (1_000,), tmp_path, rounds=1)
 
