@@ -45,7 +45,8 @@ def test_dropped_branches_leave_no_holes_in_the_heap() -> None:
 
 
 def test_a_block_adds_its_branches_times_the_factors() -> None:
-    block: Any = shaken(SMALL.override(depth=1).build()).double().train().blocks[0]
+    student: Any = shaken(SMALL.override(depth=1).build())
+    block = student.double().train().blocks[0]
     x = torch.randn(3, 5, 24, dtype=torch.float64, requires_grad=True)
     factors = torch.tensor([[0.0, 1.25, 1.25], [1.25, 0.0, 1.25]], dtype=torch.float64)[..., None, None]
     weight = torch.randn_like(x)
