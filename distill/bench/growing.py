@@ -15,12 +15,16 @@ import numpy as np
 
 if TYPE_CHECKING:
     from distill.compare.measure import Comparison
+    from distill.data import Images
     from distill.preflight import Plan
     from students import ViT
 
 Kind = Literal["arrays", "folder", "synthetic"]
 FEW = 500
-"""Images whose time is taken off, for it is what starting costs; from so many on a comparison leaves nothing out."""
+"""Images whose time is taken off that of validation and comparison, for it is what starting costs.
+
+From so many on a comparison leaves nothing out.
+"""
 BATCH = 64
 SIDE = 16
 """Height and width in pixels."""
@@ -33,6 +37,27 @@ def _processor_seconds() -> float:
 
     of_loaders = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + of_loaders.ru_utime + of_loaders.ru_stime
+
+
+class Noted:
+    """Images, and the seconds of the processor at which the first of each batch was asked for."""
+
+    def __init__(self, images: Images) -> None:
+        self.images, self.asked, self.at = images, 0, list[float]()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        if self.asked % BATCH == 0:
+            self.at.append(time.process_time())
+        self.asked += 1
+        return self.images[index]
+
+    @property
+    def between(self) -> float:
+        """Seconds from the second batch to the last: neither what starting costs nor what ending does."""
+        return self.at[-1] - self.at[1]
 
 
 class Job:
@@ -71,7 +96,12 @@ class Job:
                 images[index]
 
     def take(self, part: str) -> float:
-        """Seconds of the processor that one time of a part takes, once all it needs is there."""
+        """Seconds of the processor that one time of a part takes, once all it needs is there; of training `between`."""
+        if part == "train":
+            plan = self.plan()
+            noted = Noted(plan.train)
+            self._train(replace(plan, train=noted))
+            return noted.between
         work = self._work(part)
         began = _processor_seconds()
         work()
@@ -89,10 +119,6 @@ class Job:
 
     def _work(self, part: str) -> Callable[[], object]:
         plan = self.plan()
-        if part == "train":
-            shutil.rmtree(self.out, ignore_errors=True)
-            self.out.mkdir()
-            return lambda: self._train(plan)
         assert self.student is not None, "training comes first"
         if part == "validate":
             from distill.train import evaluate
@@ -111,6 +137,8 @@ class Job:
         from distill.options import RunOptions
         from distill.train import train
 
+        shutil.rmtree(self.out, ignore_errors=True)
+        self.out.mkdir()
         few: Any = Subset(cast(Any, plan.val), range(min(FEW, len(plan.val))))  # which the last epoch ends with
         options = RunOptions(log_every_steps=10**9, checkpoint_every_steps=10**9)
         console = Console(main=False)

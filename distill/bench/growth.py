@@ -24,7 +24,8 @@ class Growth:
 
     A tiny student takes one epoch over each number of images, loading in the process, on one thread. All numbers of
     images are measured at the same time, by processes that share the first core that this one may use, in seconds of
-    the processor; small sets again and again. What starting costs is taken off. Every image was read once before.
+    the processor; small sets again and again. Training is measured from its second batch to its last; of the others
+    what starting costs is taken off. Every image was read once before.
     """
 
     data: Kind = "arrays"
@@ -61,9 +62,10 @@ class Growth:
 
 
 def per_image(one: Grown, few: Grown, size: int, part: str) -> list[float]:
-    """Seconds that each image more than FEW takes, once a round. Training leaves out what fills no batch."""
-    more = (size // BATCH - FEW // BATCH) * BATCH if part == "train" else size - FEW
-    return [(whole - start) / more for whole, start in zip(one.seconds[part], few.seconds[part], strict=True)]
+    """Seconds that an image takes, once a round: in training from the second batch to the last, else beyond FEW."""
+    if part == "train":
+        return [between / ((size // BATCH - 2) * BATCH) for between in one.seconds[part]]
+    return [(whole - start) / (size - FEW) for whole, start in zip(one.seconds[part], few.seconds[part], strict=True)]
 
 
 def cell(seconds: list[float], smallest: list[float]) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distill.bench.abreast import Grown, grown, times
-from distill.bench.growing import FEW, PARTS, SIDE, images_of
+from distill.bench.growing import FEW, PARTS, SIDE, Job, Noted, images_of
 from distill.bench.growth import Growth, cell, per_image
 
 
@@ -21,8 +21,18 @@ def test_what_starting_costs_is_taken_off_by_hand():
     # 500 images take 2 s, 1,500 take 5: each of the 1,000 more takes 3 ms, whatever starting costs.
     few, one = (Grown(seconds={"validate": [seconds], "train": [seconds]}, peaks={}) for seconds in (2.0, 5.0))
     assert per_image(one, few, 1_500, "validate") == [0.003]
-    # In batches of 64 these are 448 and 1,472.
-    assert per_image(one, few, 1_500, "train") == [3 / 1_024]
+    # 23 batches of 64: from the second to the last 21 are loaded and trained on.
+    assert per_image(one, few, 1_500, "train") == [5 / (21 * 64)]
+
+
+def test_training_is_timed_from_its_second_batch_to_its_last(tmp_path):
+    plan = Job("synthetic", 320, tmp_path / "own").plan()
+    noted = Noted(plan.train)
+    assert len(noted) == 320
+    for index in range(320):
+        assert noted[index][1] == plan.train[index][1]
+    assert len(noted.at) == 5
+    assert noted.between == noted.at[4] - noted.at[1] > 0
 
 
 @pytest.mark.slow
