@@ -57,8 +57,8 @@ def looping(
 ) -> Callable[[int], float]:
     """Seconds in which the run's own loop takes so many steps, after as many that do not count."""
 
-    def take(steps: int) -> float:
-        every = next(n for n in range(min(options.log_every_steps, steps), 0, -1) if steps % n == 0)
+    def take(count: int) -> float:
+        every, steps = logged(count, options.log_every_steps)
         fresh = preflight.check(plan.recipe)
         fresh = replace(fresh, layout=_long_enough(fresh.layout, 2 * steps))
         with tempfile.TemporaryDirectory() as aside:
@@ -74,9 +74,16 @@ def looping(
             )
             ends = _ends(Path(aside) / "metrics.jsonl")
         accelerator.free_memory()
-        return ends[2 * steps] - ends[steps]
+        return (ends[2 * steps] - ends[steps]) * count / steps
 
     return take
+
+
+def logged(count: int, every: int) -> tuple[int, int]:
+    """How often to log, about as often as asked for, and the fewest steps from `count` on that end with a line."""
+    lines = -(-count // every)
+    often = -(-count // lines)
+    return often, lines * often
 
 
 def _long_enough(layout: Layout, steps: int) -> Layout:
