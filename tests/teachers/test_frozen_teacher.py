@@ -26,7 +26,7 @@ def head(classes: int, embedding: int) -> Head:
     return Head(torch.randn(classes, embedding), torch.randn(classes), l2=0.1, heldout_top1=0.5, heldout_nll=1.0)
 
 
-def agree(ours: Outputs, theirs: Outputs, atol: float = 1e-5) -> None:
+def assert_same_outputs(ours: Outputs, theirs: Outputs, atol: float = 1e-5) -> None:
     torch.testing.assert_close(ours.logits, theirs.logits, atol=atol, rtol=0)
     torch.testing.assert_close(ours.embedding, theirs.embedding, atol=atol, rtol=0)
     torch.testing.assert_close(dict(ours.grids), dict(theirs.grids), atol=atol, rtol=0)
@@ -46,8 +46,10 @@ def test_outputs_equal_timms(config: Teacher) -> None:
             embedding=teacher.model.forward_head(features, pre_logits=True),
             grids={0: grids[0], depth - 1: grids[-1]},
         )
-    agree(ours, theirs)
-    agree(teacher(views), Outputs(theirs.logits, embedding=theirs.embedding))  # and no grids are made unasked
+    assert_same_outputs(ours, theirs)
+    assert_same_outputs(
+        teacher(views), Outputs(theirs.logits, embedding=theirs.embedding)
+    )  # and no grids are made unasked
 
 
 @pytest.mark.parametrize("config", SMALL.values(), ids=SMALL)
@@ -133,7 +135,9 @@ def test_autocast_is_obeyed() -> None:
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda teacher: pickle.loads(pickle.dumps(teacher))])
 def test_copies_say_the_same(duplicate) -> None:
     teacher = Teacher(name="test_resnet", img_size=32).build(head=head(5, 96), pretrained=False)
-    agree(duplicate(teacher)(torch.ones(1, 3, 32, 32), (2,)), teacher(torch.ones(1, 3, 32, 32), (2,)), atol=0)
+    assert_same_outputs(
+        duplicate(teacher)(torch.ones(1, 3, 32, 32), (2,)), teacher(torch.ones(1, 3, 32, 32), (2,)), atol=0
+    )
 
 
 @pytest.mark.parametrize("distilled", [False, True])
