@@ -113,30 +113,24 @@ class LayerScale(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (arXiv:1603.09382): in training a sample's branch is 0, or scaled up to keep the expectation."""
+    """x + branch, [B, N, D], with stochastic depth (arXiv:1603.09382).
+
+    In training a sample's branch is 0, or scaled up to keep the expectation. factor: [B, 1, 1], what was drawn for each
+    sample; none: it is drawn from torch's global state.
+    """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
-    def forward(self, x: Tensor) -> Tensor:
-        factor = self.factor(x)
-        return x if factor is None else x * factor
-
-    def factor(self, x: Tensor) -> Tensor | None:
-        """[B, 1, 1] for x [B, N, D], drawn from torch's global state; None if nothing is dropped."""
-        if not self.training or self.rate == 0:
-            return None
-        return F.dropout(x.new_ones(x.shape[0], 1, 1), self.rate)
-
-
-def added(x: Tensor, branch: Tensor, factor: Tensor | None) -> Tensor:
-    """x + branch * factor, [B, N, D], in one go; factor: [B, 1, 1], or none.
-
-    Their product alone would lie between tensors that the backward pass keeps, and leave a hole as it goes: until glibc
-    2.38 nothing of the same size fits there.
-    """
-    return x + branch if factor is None else torch.addcmul(x, branch, factor.to(x.dtype))
+    def forward(self, x: Tensor, branch: Tensor, factor: Tensor | None = None) -> Tensor:
+        if factor is None:  # asked first, so that blocks of any rate share one compiled graph
+            if not self.training or self.rate == 0:
+                return x + branch
+            factor = F.dropout(x.new_ones(x.shape[0], 1, 1), self.rate)
+        # The product on its own would lie between tensors that the backward pass keeps, and leave a hole as it goes:
+        # until glibc 2.38 nothing of the same size fits there.
+        return torch.addcmul(x, branch, factor.to(x.dtype))
 
 
 class Block(nn.Module):
@@ -160,10 +154,9 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, factors: Tensor | None = None, seeds: Tensor | None = None, read: int | None = None
     ) -> Tensor:
-        drawn = factors is None  # asked first, so that blocks of any rate share one compiled graph
-        first, second = (self.drop_path.factor(x), self.drop_path.factor(x)) if drawn else factors.unbind(0)
-        x = added(x[:, :read], self.ls1(self.attn(self.norm1(x), seeds, read)), first)
-        return added(x, self.ls2(self.mlp(self.norm2(x), seeds)), second)
+        first, second = (None, None) if factors is None else factors.unbind(0)
+        x = self.drop_path(x[:, :read], self.ls1(self.attn(self.norm1(x), seeds, read)), first)
+        return self.drop_path(x, self.ls2(self.mlp(self.norm2(x), seeds)), second)
 
 
 class ViT(nn.Module):

@@ -9,12 +9,12 @@ from tests.students.small import SMALL
 
 def test_drop_path_keeps_the_expectation() -> None:
     drop, x = DropPath(0.25), torch.ones(40_000, 1, 1)
-    dropped = drop.train()(x)
+    dropped = drop.train()(torch.zeros_like(x), x)
     assert sorted(dropped.unique().tolist()) == pytest.approx([0, 4 / 3])
     assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)  # its deviation is 0.002
     assert dropped.mean().item() == pytest.approx(1, abs=0.015)
-    assert torch.equal(drop.eval()(x), x)
-    one_sample = drop.train()(torch.ones(50, 7, 3)).flatten(1)
+    assert torch.equal(drop.eval()(torch.zeros_like(x), x), x)
+    one_sample = drop.train()(torch.zeros(50, 7, 3), torch.ones(50, 7, 3)).flatten(1)
     assert torch.equal(one_sample.amin(1), one_sample.amax(1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 from typing import Any
@@ -9,11 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from distill.allocator import keep_freed_memory
 from tests.students.small import SMALL, shaken
 
 HOLES = """
-import ctypes, sys, torch
+import ctypes, torch
 from distill.allocator import keep_freed_memory
 from students import vit_tiny
 
@@ -23,25 +23,25 @@ class Held(ctypes.Structure):
 libc = ctypes.CDLL(None)
 libc.mallinfo2.restype = Held
 assert keep_freed_memory()
-student = vit_tiny(num_classes=10, drop_path_rate=float(sys.argv[1])).train()
+student = vit_tiny(num_classes=10, drop_path_rate=0.1).train()
 images = torch.randn(8, 3, 224, 224)
 before = libc.mallinfo2()
 out = student.outputs(images, lean=True)
 after = libc.mallinfo2()
+# MiB that lie free between what the backward pass keeps of 8 images.
 print((after.fordblks - after.keepcost - before.fordblks + before.keepcost) / 2**20)
 """
 
 
-def holes(drop_path: float) -> float:
-    """MiB that lie free between what the backward pass keeps of 8 images, in a process of its own."""
-    said = subprocess.run([sys.executable, "-c", HOLES, str(drop_path)], capture_output=True, text=True, check=True)
-    return float(said.stdout)
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux") or not keep_freed_memory(), reason="the C library is no glibc")
-def test_dropped_branches_leave_no_holes_in_the_heap() -> None:
-    # Two branches a block, of 8 × 197 × 192 numbers: 22 of them, in the blocks that drop, are 25 MiB.
-    assert holes(0.1) - holes(0.0) < 5
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "mallinfo2"),
+    reason="the C library does not tell what is free",
+)
+def test_a_dropped_branch_leaves_no_hole_of_its_own_in_the_heap() -> None:
+    # 24 branches of 8 × 197 × 192 numbers are 27.7 MiB, and each may leave a hole; with what the 22 that are dropped are
+    # multiplied to they would leave 53, of which 43 to 48 were seen.
+    said = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True)
+    assert float(said.stdout) < 32
 
 
 def test_a_block_adds_its_branches_times_the_factors() -> None:

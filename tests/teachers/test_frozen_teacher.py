@@ -47,9 +47,8 @@ def test_outputs_equal_timms(config: Teacher) -> None:
             grids={0: grids[0], depth - 1: grids[-1]},
         )
     assert_same_outputs(ours, theirs)
-    assert_same_outputs(
-        teacher(views), Outputs(theirs.logits, embedding=theirs.embedding)
-    )  # and no grids are made unasked
+    # No grids are made unasked.
+    assert_same_outputs(teacher(views), Outputs(theirs.logits, embedding=theirs.embedding))
 
 
 @pytest.mark.parametrize("config", SMALL.values(), ids=SMALL)
