@@ -38,10 +38,12 @@ print((after.fordblks - after.keepcost - before.fordblks + before.keepcost) / 2*
     reason="the C library does not tell what is free",
 )
 def test_a_dropped_branch_leaves_no_hole_of_its_own_in_the_heap() -> None:
-    # 24 branches of 8 × 197 × 192 numbers are 27.7 MiB, and each may leave a hole; with what the 22 that are dropped are
-    # multiplied to they would leave 53, of which 43 to 48 were seen.
-    said = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True)
-    assert float(said.stdout) < 32
+    # 24 branches of 8 × 197 × 192 numbers are 27.7 MiB, and each may leave a hole: 22 to 25 MiB were seen. With what
+    # the 22 that are dropped are multiplied to it was 44 to 48, or 7 to 9 when they came to lie well, once in four
+    # processes or rarer: so the worst of four is asked.
+    programs = [subprocess.Popen([sys.executable, "-c", HOLES], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [program.communicate()[0] for program in programs]
+    assert max(map(float, said)) < 32
 
 
 def test_a_block_adds_its_branches_times_the_factors() -> None:
