@@ -64,7 +64,9 @@ class Attention(nn.Module):
             # Head by head: all in one go they would first be copied to lie side by side.
             each = [head for part in parts for head in part.unbind(2)]  # 3H × [B, N, D/H]
             triples = zip(each[:heads], each[heads : 2 * heads], each[2 * heads :], strict=True)
-            answers = torch.cat([(q * scale @ k.transpose(1, 2)).softmax(-1) @ v for q, k, v in triples], -1)
+            # As bmm, for what @ does to broadcast is there even where there is nothing to, and is undone going back.
+            each = [torch.bmm(torch.bmm(q * scale, k.transpose(1, 2)).softmax(-1), v) for q, k, v in triples]
+            answers = torch.cat(each, -1)
         else:
             q, k, v = (role for part in parts for role in part.transpose(1, 2).split(heads, 1))  # [B, H, N, D/H]
             if dropout and seeds is not None:  # torch's own attention draws for itself
