@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from distill.options import RunOptions
 from distill.recipe import Recipe
 from students import ViT
+from teachers.runtime import check_installed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -43,13 +44,26 @@ def compile_blocks(student: ViT, how: dict[str, Any]) -> None:
 
 
 def with_compiled_teacher(recipe: Recipe, options: RunOptions, accelerator: Accelerator) -> Recipe:
-    """The recipe, where compiling is asked for with inductor for every teacher that was left to choose how it runs."""
+    """The recipe, where compiling is asked for with inductor for every teacher that was left to choose how it runs.
+
+    But where onnxruntime can serve them, on a CPU in float32, it does: it is as fast as inductor there, or faster.
+    """
 
     def compiled(teacher: Any) -> Any:
         if hasattr(teacher, "members"):
             return replace(teacher, members=tuple(map(compiled, teacher.members)))
         return replace(teacher, runtime="inductor") if teacher.runtime == "auto" else teacher
 
-    if recipe.teacher is None or not asked(options, accelerator):
+    if recipe.teacher is None or not asked(options, accelerator) or _served_by_onnxruntime(accelerator):
         return recipe
     return replace(recipe, teacher=compiled(recipe.teacher))
+
+
+def _served_by_onnxruntime(accelerator: Accelerator) -> bool:
+    if accelerator.device.type != "cpu" or accelerator.mixed_precision != "no":
+        return False
+    try:
+        check_installed("onnxruntime")
+    except ValueError:
+        return False
+    return True

@@ -59,7 +59,7 @@ def test_compiled_and_bf16_runs_against_the_plain_one(world):
 @pytest.mark.slow
 def test_inductor_gives_the_plain_run(world):
     plain, compiled = world.folder / "plain", world.folder / "compiled"
-    teacher = ("--teacher.runtime", "auto")
+    teacher = ("--teacher.runtime", "inductor")
     assert world.run("--out", str(plain), *SHORT).returncode == 0
     done = world.run("--out", str(compiled), *SHORT, *teacher, "--compile")
     assert done.returncode == 0, done.stderr

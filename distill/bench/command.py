@@ -42,7 +42,7 @@ class BenchOptions:
     overlap: bool = False
     """Measure the whole loop with --overlap as well; on a CUDA GPU that is always done."""
     compile: bool = False
-    """Compile the student's blocks and, unless its runtime is named, the teacher; timm's task and the loop too."""
+    """Compile as the recipe's --compile does; the peers' student and teacher too."""
 
 
 @dataclass(frozen=True, kw_only=True)

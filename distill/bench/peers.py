@@ -154,6 +154,9 @@ def torchdistill_box(
     )
     images = _images(recipe, batches, accelerator)
     student.train()
+    if compiled:
+        for model in (box.student_model, box.teacher_model):
+            cast(nn.Module, model).compile()
 
     def take() -> Tensor:
         x, labels = next(images)
