@@ -11,9 +11,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import tyro
 
 from distill.bench.alone import start_with_recipe
@@ -24,6 +26,8 @@ from distill.script import recipe_of
 
 LONGEST_SECONDS = 600
 """That a first step is waited for."""
+PATIENCE = 60
+"""Seconds that a run may take to end after a signal."""
 LAUNCH = ("-m", "accelerate.commands.accelerate_cli", "launch", "-q")
 COMPARE = ("-m", "distill", "compare", "--help")
 
@@ -99,14 +103,19 @@ def first_step(recipe: Sequence[str]) -> float:
 
 def _end(run: subprocess.Popen[bytes]) -> None:
     """End the launcher and the run, which leaves its folder in order first, and with it all that they started."""
-    for how, patience in ((signal.SIGTERM, 60), (signal.SIGKILL, 60)):
-        try:
+    try:
+        launcher = psutil.Process(run.pid)
+        left = [launcher, *launcher.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        left = []
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
             os.killpg(run.pid, how)
-            run.wait(patience)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
+        # The launcher may be gone before the loaders are, which read what is removed next.
+        left = psutil.wait_procs(left, timeout=PATIENCE)[1]
+        if not left:
+            break
+    run.poll()  # so that Popen knows
 
 
 def _last(text: str) -> str:
