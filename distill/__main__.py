@@ -53,7 +53,9 @@ class TeacherOfYourClasses:
     """Make a teacher of your classes: fit a head on its frozen features, or fine-tune all of it.
 
     The teacher, the data and the views are those of a recipe, and every option of them can follow it:
+
     python -m distill teacher fit recipes/folder.py --data.root PATH --teacher.name NAME --out DIR
+
     python -m distill teacher fine-tune recipes/folder.py --help
     """
 

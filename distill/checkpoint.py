@@ -51,6 +51,8 @@ def save(
         if average is not None:
             _save_average(average, aside / AVERAGE)
         (aside / STATE).write_text(json.dumps({"step": step, "skipped": skipped}) + "\n", encoding="utf-8")
+        for weights in aside.rglob("*.safetensors"):
+            shutil.copymode(aside / STATE, weights)  # safetensors lets only the owner read, whatever the umask
         _seal(aside)
         shutil.rmtree(final, ignore_errors=True)
         aside.rename(final)

@@ -59,7 +59,10 @@ class Head(nn.Module):
         figures = {name: repr(getattr(self, name)) for name in _FIGURES}
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         tensors = {"weight": self.weight.cpu().contiguous(), "bias": self.bias.cpu().contiguous()}
+        aside.touch()
+        mode = aside.stat().st_mode  # as the umask has it; safetensors lets only the owner read
         save_file(tensors, aside, {**(metadata or self.metadata), **figures})
+        aside.chmod(mode)
         aside.replace(path)
 
     @classmethod

@@ -42,6 +42,10 @@ def test_a_run_leaves_a_folder_that_others_can_use(world):
     run = world.folder / "runs" / "tiny_recipe"
     assert {path.name for path in run.iterdir()} >= {"recipe.json", "metrics.jsonl", *REPORTS}
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step_000000030", "step_000000040"]
+    made = world.folder / "made_here"
+    made.touch()  # with what the umask leaves
+    files = [path for path in world.folder.rglob("*") if path.is_file()]
+    assert [path for path in files if path.stat().st_mode != made.stat().st_mode] == []
 
     teacher, student = report(run)["models"]
     assert (teacher["role"], student["role"]) == ("teacher", "student")

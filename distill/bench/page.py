@@ -46,7 +46,9 @@ class Compared:
     def __str__(self) -> str:
         middle, low, high = ratio(self.one, self.other)
         rounds = f"{low:.2f} to {high:.2f} in {len(self.one.rates)} rounds" if len(self.one.rates) > 1 else "1 round"
-        return f"{self.name}: {middle:.2f} {self.to} ({rounds}, {self.one.times} and {self.other.times} times in each)"
+        return (
+            f"{self.name}: {middle:.2f} {self.to} ({rounds}, {self.one.times} and {self.other.times} batches a round)"
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The stages' keys, and the ratio's median and range over the rounds."""

@@ -134,6 +134,8 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert (back.l2, back.heldout_top1, back.heldout_nll) == (0.03, 0.1 + 0.2, 0.7)
     assert back.metadata == {"teacher": "test_resnet"}
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["head.safetensors"]
+    (tmp_path / "another").touch()
+    assert (tmp_path / "new" / "head.safetensors").stat().st_mode == (tmp_path / "another").stat().st_mode
 
 
 def test_labels_and_groups_that_cannot_be() -> None:
