@@ -32,15 +32,20 @@ REPORTS = ("report.json", "report.md", "report.html")
 TRACKERS = ("distill",)
 
 
+def check_ours(out: Path) -> None:
+    """ValueError if a folder holds other things than a run."""
+    if not out.exists() or (out / "recipe.json").is_file() or (out / lock.FILE).is_file():
+        return  # with a lock alone a run of ours was killed before it wrote its recipe
+    if not out.is_dir():
+        raise ValueError(f"{out} is a file and --out names a run folder; choose another")
+    if any(out.iterdir()):
+        raise ValueError(f"{out} is not empty and not a run folder; choose another with --out")
+
+
 def claim(out: Path, recipe: Recipe, resume: Literal["auto", "never"]) -> Literal["begin", "resume", "finished"]:
     """Decide what a run in `out` does. ValueError if the folder holds other things or another recipe's run."""
-    if not out.exists() or not any(out.iterdir()):
-        return "begin"
-    if not (out / "recipe.json").is_file():
-        if (out / lock.FILE).is_file():
-            return "begin"  # a run of ours was killed before it wrote its recipe
-        raise ValueError(f"{out} is not empty and not a run folder; choose another with --out")
-    if resume == "never":
+    check_ours(out)
+    if resume == "never" or not (out / "recipe.json").is_file():
         return "begin"
     changed = differences(_json(out / "recipe.json"), to_json(recipe))
     # A run that was stopped by a bad image had met none before, so it may go on and pass over it.

@@ -48,7 +48,10 @@ def run(recipe: Recipe, args: Sequence[str] | None = None) -> Path:
 
 
 def _carry_out(recipe: Recipe, options: RunOptions, out: Path, signals: Signals, command: str) -> Path:
-    # Heavy imports wait until the options are known to be right.
+    from distill import early
+
+    early.check(recipe, options, out)
+    # Heavy imports wait until what can be known without them is known to be right.
     from distill import ahead, folder, launched, memory, place, preflight
     from distill.console import Console
     from distill.distillation import begin_or_go_on
@@ -58,7 +61,6 @@ def _carry_out(recipe: Recipe, options: RunOptions, out: Path, signals: Signals,
     from distill.replay import replay
 
     console = Console(main=place.is_main())
-    preflight.check_options(options)
     accelerator = place.accelerator(options, out)
     memory.check(options, accelerator)
     ahead.check(options, accelerator)

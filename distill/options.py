@@ -52,3 +52,15 @@ class RunOptions:
     """On running out of GPU memory, go on with the same global batches in twice as many accumulation steps."""
     trackers: tuple[str, ...] = ()
     """accelerate's experiment trackers that get the metrics too: tensorboard, wandb, trackio, mlflow …"""
+
+    def check(self) -> None:
+        """ValueError for an option out of its range."""
+        for name in ("log_every_steps", "eval_every_epochs", "checkpoint_every_steps", "threads", "replay"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name.replace('_', '-')} is {value}; use 1 or more")
+        for name in ("workers", "skip_nonfinite"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; use 0 or more")
+        if self.out == "":
+            raise ValueError("--out is empty; name a folder, or leave it out")

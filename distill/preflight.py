@@ -10,7 +10,6 @@ from distill import ranges
 from distill.data import Images
 from distill.loader import Layout
 from distill.objective import Objective
-from distill.options import RunOptions
 from distill.recipe import Recipe
 from distill.unlabelled import labelled, with_teachers_classes
 from distill.views import train_transform
@@ -221,16 +220,3 @@ def _check_seen_together(recipe: Recipe, layout: Layout) -> None:
                 f"loss '{name}' compares images with each other and is given {seen} at a time; it needs "
                 f"{loss.needs.images} or more: use a larger --optim.batch-size, or --losses.{name}.weight 0"
             )
-
-
-def check_options(options: RunOptions) -> None:
-    """ValueError for a run option out of its range."""
-    for name in ("log_every_steps", "eval_every_epochs", "checkpoint_every_steps", "threads", "replay"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}; use 1 or more")
-    for name in ("workers", "skip_nonfinite"):
-        if (getattr(options, name) or 0) < 0:
-            raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; use 0 or more")
-    if options.out == "":
-        raise ValueError("--out is empty; name a folder, or leave it out")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 # Before torch is imported, here and in the programs that tests start: threads that spin while they wait take the cores
 # from each other where a machine has more to do than these tests, and seconds become minutes.
@@ -49,6 +52,40 @@ class World:
             text=True,
             timeout=240,
         )
+
+    def here(self, *options: str, script: Path = TINY, **environment: str) -> subprocess.CompletedProcess:
+        """The same in this process, which has imported torch already, where being a process is not what is tested."""
+        return self.call(*self.command(*options, script=script)[1:], **environment)
+
+    def call(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        """What `python ARGUMENTS` prints and returns, of a recipe's script or of `-m distill`, in this process."""
+        import torch
+
+        from distill import __main__, job, script
+
+        def start() -> None:
+            if arguments[:2] == ("-m", "distill"):
+                __main__.main()
+            else:
+                job.run(script.recipe_of(Path(arguments[0])))
+
+        argv = ["distill", *arguments[2:]] if arguments[0] == "-m" else list(arguments)
+        variables = self.environment(**environment)
+        threads, code = torch.get_num_threads(), 0
+        with (
+            contextlib.redirect_stdout(io.StringIO()) as out,
+            contextlib.redirect_stderr(io.StringIO()) as err,
+            contextlib.chdir(self.folder),
+            mock.patch.dict(os.environ, variables),
+            mock.patch.object(sys, "argv", argv),
+        ):
+            try:
+                start()
+            except SystemExit as end:
+                code = int(end.code or 0)
+            finally:
+                torch.set_num_threads(threads)
+        return subprocess.CompletedProcess(list(arguments), code, out.getvalue(), err.getvalue())
 
     def environment(self, **more: str) -> dict[str, str]:
         """The environment of a run: on the CPU, with a cache of its own."""

@@ -12,6 +12,7 @@ import torch
 import students
 
 SCRIPT = Path(__file__).with_name("divided_cases.py")
+pytestmark = pytest.mark.slow
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 

@@ -108,6 +108,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_the_member_of_a_step_is_the_same_on_two_processes_and_after_a_resume(tmp_path, python, tiny_teacher):
     (tmp_path / "drawn.py").write_text(DRAWN.replace("TEACHER", str(tiny_teacher)))
     options = ("drawn.py", "--workers=0", "--threads=1", "--log-every-steps=1", "--checkpoint-every-steps=5", "--out")

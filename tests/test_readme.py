@@ -1,7 +1,6 @@
 """The README is true: its Python runs as it stands, its files exist, its names are those of the packages."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -50,20 +49,20 @@ def test_python_in_the_readme_runs(block, monkeypatch):
         )
 
 
-def test_the_example_with_its_own_loss_and_data_runs_and_is_compared(tmp_path):
+def test_the_example_with_its_own_loss_and_data_runs_and_is_compared(tmp_path, world):
     (tmp_path / "own.py").write_text(BLOCKS[-1])
-    environment = os.environ | {"DISTILL_CACHE": str(tmp_path / "cache"), "ACCELERATE_USE_CPU": "true"}
 
     def python(*arguments: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, *arguments]
         return subprocess.run(
-            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+            command, cwd=tmp_path, env=world.environment(), capture_output=True, text=True, timeout=240
         )
 
     done = python("own.py", "--workers", "0")
     assert done.returncode == 0, done.stderr
     assert "0.1 × Logits: class logits against the teacher's" in done.stdout
     compare = ("-m", "distill", "compare", "runs/own", "--out", "again", "--no-cost")
-    unknown = python(*compare)
+    unknown = world.call(*compare)
     assert unknown.returncode == 2
     assert "recipe.json names __main__.Squares, which is not imported here; name its script" in unknown.stderr
     known = python(*compare, "--script", "own.py")

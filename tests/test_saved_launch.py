@@ -93,7 +93,8 @@ def test_a_run_from_saved_outputs_needs_no_teacher_and_equals_the_run_with_it(wo
     fitted = ["--teacher.head", "fit", "--teacher.fit-images", "200", "--student.drop-path-rate", "0"]
     where = ["--data.path", str(world.data), "--teacher.name", str(world.teacher), *fitted]
     recipe = [str(SCRIPT), *where, *IN_PROCESS, "--log-every-steps", "1"]
-    finish(world, [sys.executable, *recipe, "--out", "online"])
+    online = world.call(*recipe, "--out", "online")
+    assert online.returncode == 0, online.stderr
     shown = finish(world, [sys.executable, *recipe, "--out", "from-saved", "--saved", "saved"])
     assert "all logits and embeddings of 4 epochs in float32, from saved; it is not loaded" in shown
 
@@ -106,7 +107,8 @@ def test_a_run_from_saved_outputs_needs_no_teacher_and_equals_the_run_with_it(wo
     taught = report(world, "online")
     assert [row["role"] for row in taught] == ["teacher", "student"]
     assert [(row["role"], row["top1"]) for row in report(world, "from-saved")] == [("student", taught[1]["top1"])]
-    finish(world, [sys.executable, "-m", "distill", "compare", "from-saved", "--no-cost"])
+    compared = world.call("-m", "distill", "compare", "from-saved", "--no-cost")
+    assert compared.returncode == 0, compared.stderr
     assert [row["top1"] for row in report(world, "from-saved")] == [row["top1"] for row in taught]
 
     # Two processes read the same global batches.

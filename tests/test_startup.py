@@ -51,6 +51,45 @@ def test_help_of_every_command_and_recipe_imports_nothing_heavy_and_says_how_thr
     assert {name: said for name, said in found.items() if said != [True, [], waiting.SPINS]} == {}
 
 
+# The refusal goes through the recipe's own command line; what was imported by then is said behind it.
+REFUSED = """
+import json, runpy, sys
+
+heavy, recipe = set(json.loads(sys.argv[1])), sys.argv[2]
+sys.argv = sys.argv[2:]
+sys.path.insert(0, recipe.rpartition("/")[0])
+try:
+    runpy.run_path(recipe, run_name="__main__")
+finally:
+    print(json.dumps(sorted(heavy & sys.modules.keys())))
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--log-every-steps", "0"), "--log-every-steps is 0; use 1 or more"),
+        (("--optim.lr", "0"), "optim.lr is 0.0; use a number above 0"),
+        (("--data.path", "nowhere.npz"), "nowhere.npz; name an .npz file with --data.path"),
+        (("--out", "photos"), "photos is not empty and not a run folder; choose another with --out"),
+        (("--out", "photos/cat.jpg"), "photos/cat.jpg is a file and --out names a run folder; choose another"),
+    ],
+)
+def test_what_is_wrong_without_a_model_is_said_before_one_could_be_built(tmp_path, options, message):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_bytes(b"precious")
+    quickstart = str(ROOT / "recipes/quickstart.py")
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED, json.dumps(sorted(HEAVY)), quickstart, *options],
+        capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.endswith(f"{message}\n")
+    assert json.loads(done.stdout) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
 @pytest.mark.parametrize("name", waiting.SETTINGS)
 def test_how_threads_wait_is_left_to_a_user_who_says_it(monkeypatch, name):
     for setting in waiting.SETTINGS:

@@ -1,10 +1,7 @@
 """Images without labels: a student learns its teacher's classes, and is validated by agreement, or by labels."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -76,12 +73,9 @@ def make(teacher: Path, **data) -> Recipe:
     )
 
 
-def test_a_student_learns_from_the_teacher_alone(tmp_path, teacher, photos):
-    def python(*arguments: str) -> str:
-        environment = os.environ | {"DISTILL_CACHE": str(tmp_path / "cache"), "ACCELERATE_USE_CPU": "true"}
-        done = subprocess.run(
-            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
-        )
+def test_a_student_learns_from_the_teacher_alone(tmp_path, world, teacher, photos):
+    def said_by(*arguments: str) -> str:
+        done = world.call(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -93,7 +87,7 @@ def test_a_student_learns_from_the_teacher_alone(tmp_path, teacher, photos):
     }  # fmt: skip
     flat = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
     pairs = ["--losses.hint.pairs", "1", "1", "--views.scale", "0.6", "1"]
-    said = python(str(REPOSITORY / "recipes" / "unlabelled.py"), *flat, *pairs)
+    said = said_by(str(REPOSITORY / "recipes" / "unlabelled.py"), *flat, *pairs)
     assert "10 classes of the teacher; no labels, so validated by agreement with the teacher" in " ".join(said.split())
 
     run = tmp_path / "runs" / "unlabelled"
@@ -117,7 +111,7 @@ def test_a_student_learns_from_the_teacher_alone(tmp_path, teacher, photos):
 
     config = json.loads((run / "student" / "config.json").read_text())
     assert config["pretrained_cfg"]["label_names"] == list(NAMES)
-    python("-m", "distill", "compare", str(run), "--no-cost", "--out", str(tmp_path / "again"))
+    said_by("-m", "distill", "compare", str(run), "--no-cost", "--out", str(tmp_path / "again"))
     again = json.loads((tmp_path / "again" / "report.json").read_text())["models"][1]
     assert again["agreement"] == report["agreement"]
 

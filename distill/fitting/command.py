@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from distill import early
 from distill.fitting import options as fitting_options
 from distill.fitting.options import FineTune, Fit
 from distill.recipe import Recipe
@@ -80,7 +81,8 @@ def carry_out(kind: str, script: Path, arguments: Sequence[str]) -> None:
     """Parse, then fit or fine-tune."""
     recipe, options = parse(kind, script, arguments)
     fitting_options.check(options)
-    # Heavy imports wait until the options are known to be right.
+    early.check_recipe(recipe)
+    # Heavy imports wait until what can be known without them is known to be right.
     import torch
     from accelerate import Accelerator
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from distill.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +48,9 @@ class Save:
     options: Annotated[SaveOptions, tyro.conf.arg(name="")] = SaveOptions()
 
     def __call__(self) -> None:
-        from distill.saved.saving import save
         from distill.script import recipe_of
 
-        save(recipe_of(self.script), self.options, self.script.stem)
+        _save(recipe_of(self.script), self.options, self.script.stem)
 
     @classmethod
     def with_recipe(cls, script: Path, args: Sequence[str]) -> None:
@@ -58,7 +60,14 @@ class Save:
 
         prog = f"python -m distill save {script}"
         recipe, options = parse(recipe_of(script), SaveOptions(), args, prog=prog, description=cls.__doc__)
-        # Heavy imports wait until the options are known to be right.
-        from distill.saved.saving import save
+        _save(recipe, options, script.stem)
 
-        save(recipe, options, script.stem)
+
+def _save(recipe: Recipe, options: SaveOptions, name: str) -> None:
+    from distill import early
+
+    early.check_recipe(recipe)
+    # Heavy imports wait until what can be known without them is known to be right.
+    from distill.saved.saving import save
+
+    save(recipe, options, name)

@@ -335,10 +335,7 @@ def test_a_recipes_script_gives_teacher_data_and_views() -> None:
 def test_an_error_on_the_command_line_is_one_line(world) -> None:
     script = Path(__file__).parents[1] / "tiny_recipe.py"
     where = ["--data.path", str(world.data), "--teacher.name", "resnet5O", "--out", "made"]
-    done = subprocess.run(
-        [sys.executable, "-m", "distill", "teacher", "fit", str(script), *where],
-        cwd=world.folder, env=world.environment(), capture_output=True, text=True,
-    )  # fmt: skip
+    done = world.call("-m", "distill", "teacher", "fit", str(script), *where)
     assert done.returncode == 2
     assert done.stderr.startswith("error: there is no teacher 'resnet5O'")
     assert "resnet50" in done.stderr

@@ -25,21 +25,19 @@ from teachers import Teacher
 from tests.conftest import REPOSITORY, TINY
 
 
-def bench(world, *options: str, script: Path = TINY) -> subprocess.CompletedProcess:
+def words(world, *options: str, script: Path = TINY) -> list[str]:
     where = ["--data.path", str(world.data)] + ["--teacher.name", str(world.teacher)] * (script == TINY)
-    return subprocess.run(
-        [sys.executable, "-m", "distill", "bench", str(script), *where, *options],
-        cwd=world.folder,
-        env=world.environment(PYTHONPATH=str(REPOSITORY)),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    return ["-m", "distill", "bench", str(script), *where, *options]
 
 
 def test_every_stage_of_a_recipe_has_its_figures(world):
     quick = ["--rounds", "2", "--seconds", "0.05", "--workers", "1", "--threads", "1"]
-    done = bench(world, *quick, "--json", "b.json", "--profile", "trace.json", "--overlap", "--against", "timm", "loop")
+    quick += ["--json", "b.json", "--profile", "trace.json", "--overlap", "--against", "timm", "loop"]
+    done = subprocess.run(
+        [sys.executable, *words(world, *quick)],
+        cwd=world.folder, env=world.environment(PYTHONPATH=str(REPOSITORY)), capture_output=True, text=True,
+        timeout=240,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = json.loads((world.folder / "b.json").read_text())
     stages = {stage["key"]: stage for stage in said["stages"]}
@@ -77,7 +75,8 @@ def test_every_stage_of_a_recipe_has_its_figures(world):
 
 def test_only_the_parts_that_are_named_are_measured(world):
     quick = ["--rounds", "1", "--seconds", "0.05", "--workers", "0", "--threads", "1", "--json", "b.json"]
-    done = bench(world, *quick, "--only", "student", "loop", "peers", "--against", "loop", "--losses.crd.weight", "0")
+    quick += ["--only", "student", "loop", "peers", "--against", "loop", "--losses.crd.weight", "0"]
+    done = world.call(*words(world, *quick))
     assert done.returncode == 0, done.stderr
     said = json.loads((world.folder / "b.json").read_text())
     student, *others = said["stages"]
@@ -93,11 +92,10 @@ def test_only_the_parts_that_are_named_are_measured(world):
 def test_a_part_that_the_recipe_has_not_is_one_line(world):
     recipe = world.folder / "alone.py"
     recipe.write_text(TINY.read_text() + "\nrecipe = recipe.without_teacher()\n")
-    traced = bench(
-        world, "--only", "student", "--rounds", "1", "--seconds", "0.05", "--profile", "t.json", script=recipe
-    )
+    quick = ["--only", "student", "--rounds", "1", "--seconds", "0.05", "--profile", "t.json"]
+    traced = world.call(*words(world, *quick, script=recipe))
     assert traced.returncode == 0, traced.stderr
-    done = bench(world, "--only", "saved", script=recipe)
+    done = world.call(*words(world, "--only", "saved", script=recipe))
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr
@@ -106,7 +104,7 @@ def test_a_part_that_the_recipe_has_not_is_one_line(world):
 
 
 def test_a_batch_that_is_too_large_is_one_line(world):
-    done = bench(world, "--optim.batch-size", "4000")
+    done = world.call(*words(world, "--optim.batch-size", "4000"))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: a batch takes 4000 images but there are 640")
     assert done.stderr.count("\n") == 1
