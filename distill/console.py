@@ -13,6 +13,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console as Rich
 from rich.console import RenderableType
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -50,14 +51,33 @@ class Console:
     def summary(self, title: str, rows: list[tuple[str, str]], more: Table | None = None) -> None:
         """Names and values, one a row, and a table under them. A word that is wider than its room stays whole."""
         self._unbroken(Text(title, "bold"))
+        self._named(rows)
+        if more:
+            self.table(more)
+
+    def table(self, table: Table, *, foldable: str = "", least: int = 16) -> None:
+        """A table; in a window that is too narrow its rows one after the other, a figure a line.
+
+        The column of that title may be folded first, as names of models may, to no fewer than `least` columns.
+        """
+        columns = {str(column.header): [_plain(cell) for cell in column.cells] for column in table.columns}
+        spare = max(max(map(cell_len, columns.get(foldable, [])), default=0) - least, 0)
+        natural = Measurement.get(self.rich, self.rich.options.update(max_width=10**4), table).maximum
+        if natural - spare <= self.rich.width:
+            self.show(table)
+            return
+        if table.title:
+            self.say(_plain(table.title))
+        for row in zip(*columns.values(), strict=True):
+            self._named(list(zip(columns, row, strict=True)))
+
+    def _named(self, rows: list[tuple[str, str]]) -> None:
         named = max((cell_len(name) for name, _ in rows), default=0)
         for name, value in rows:
             first = Text.assemble(" ", (set_cell_size(name, named), "cyan"), "  ")
             for line in _whole_words(without_secrets(value), self.rich.width - first.cell_len - 1):
                 self._unbroken(first + Text(line))
                 first = Text(" " * first.cell_len)
-        if more:
-            self.show(more)
 
     def _unbroken(self, line: Text) -> None:
         # One that is longer than the window is wrapped by the terminal, which copies it as one.
@@ -149,6 +169,10 @@ class _Counter:
         if not self.console.rich.is_terminal:
             seconds = time.perf_counter() - self.began
             self.console.say(f"{self.title}: {self.done:,} {self.unit} in {clock(seconds)}")
+
+
+def _plain(cell: RenderableType) -> str:
+    return Text.from_markup(str(cell)).plain.replace("\n", " ")
 
 
 def _whole_words(text: str, columns: int) -> list[str]:

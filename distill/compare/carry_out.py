@@ -100,7 +100,7 @@ def finish(comparison: Comparison, report: dict[str, Any], out: Path) -> None:
         folder.write(out / "report.json", report)
     console = comparison.console
     for table in tables(report, console.rich.width):
-        console.show(table)
+        console.table(table, foldable="model")
     if missing := left_out(report, console.rich.width):
         console.say(f"no room in this window for {', '.join(missing)}: see {out / 'report.md'}")
     for line in closing_lines(report):

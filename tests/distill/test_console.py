@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from rich.table import Table
+
 from distill.console import Console
 
 
@@ -44,3 +46,25 @@ def test_a_path_is_in_one_line_however_narrow_the_window(capsys, monkeypatch, co
             "comes behind them: see",
             f"{path},",
         ]
+
+
+TABLE = ["of [both]", "model                    top-1 %", "resnet50-of-[mine]         80.00", f"{'[78.0, 82.0]':>32}"]
+FOLDED = [
+    "of [both]",
+    "model                  top-1 %",
+    "resnet50-of-[min         80.00",
+    "e]                [78.0, 82.0]",
+]
+LINES = ["of [both]", " model    resnet50-of-[mine]", " top-1 %  80.00 [78.0, 82.0]"]
+
+
+@pytest.mark.parametrize(("columns", "least", "lines"), [(32, 16, TABLE), (30, 16, FOLDED), (30, 17, LINES)])
+def test_a_table_that_does_not_fit_has_a_figure_a_line(capsys, columns, least, lines):
+    table = Table(title=r"of \[both]", title_justify="left", box=None, pad_edge=False)
+    for name in ("model", "top-1 %"):
+        table.add_column(name, justify="left" if name == "model" else "right", overflow="fold")
+    table.add_row(r"resnet50-of-\[mine]", "80.00\n[78.0, 82.0]")
+    console = Console()
+    console.rich.width = columns
+    console.table(table, foldable="model", least=least)
+    assert capsys.readouterr().out.splitlines() == lines
