@@ -7,16 +7,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
+
+PROGRAM = "python -m distill"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
     """List the losses that a recipe can name, or show one in full: its options, formula and paper."""
 
-    name: tyro.conf.Positional[str | None] = None
+    name: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[LOSS]")] = None
     """A loss, such as OFA; None: a table of them all."""
 
     def __call__(self) -> None:
@@ -31,7 +33,7 @@ class Losses:
 class Recipes:
     """List the recipes of a folder: teacher, student, data, losses, epochs and what was measured."""
 
-    folder: tyro.conf.Positional[Path | None] = None
+    folder: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[FOLDER]")] = None
     """Where they are; None: recipes in this folder, or in the checkout of this package. The scripts are imported."""
     markdown: bool = False
     """Print the table of recipes/README.md instead."""
@@ -61,7 +63,7 @@ class TeacherOfYourClasses:
 
     kind: tyro.conf.Positional[Literal["fit", "fine-tune"]]
     """"fit": minutes; "fine-tune": better where your images are unlike the teacher's."""
-    recipe: tyro.conf.Positional[Path]
+    recipe: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RECIPE")]
     """A recipe's script. Its options come after it."""
 
     def __call__(self, options: Sequence[str]) -> None:
@@ -76,7 +78,7 @@ def main() -> None:
 
     waiting.rest()
     arguments = sys.argv[1:]
-    with failures.in_one_line(" ".join(["python -m distill", *arguments[:1]]), failures.STAYS):
+    with failures.in_one_line(" ".join([PROGRAM, *arguments[:1]]), failures.STAYS):
         try:
             _carry_out(arguments)
         except BrokenPipeError:  # as of `| head`, which has seen enough
@@ -101,17 +103,17 @@ def _carry_out(arguments: list[str]) -> None:
         "save": Save,
         "teacher": TeacherOfYourClasses,
     }
-    # Which options a recipe has is known only to its script, so what stands behind the script is parsed by it.
-    if arguments[:1] in (["bench"], ["save"]) and len(arguments) > 1 and not arguments[1].startswith("-"):
-        commands[arguments[0]].with_recipe(Path(arguments[1]), arguments[2:])
+    name, words = (arguments or [""])[0], arguments[1:]
+    if name not in commands:  # --help, or an error that names them
+        tyro.extras.subcommand_cli_from_dict(commands, prog=PROGRAM, description=__doc__, args=arguments)
         return
-    of_recipe = arguments[3:] if arguments[:1] == ["teacher"] else []
-    command = tyro.extras.subcommand_cli_from_dict(
-        commands,
-        prog="python -m distill",
-        description=__doc__,
-        args=arguments[: len(arguments) - len(of_recipe)],
-    )
+    # Which options a recipe has is known only to its script, so what stands behind the script is parsed by it.
+    if name in ("bench", "save") and words and not words[0].startswith("-"):
+        commands[name].with_recipe(Path(words[0]), words[1:])
+        return
+    of_recipe = words[2:] if name == "teacher" else []
+    own, speaks = words[: len(words) - len(of_recipe)], os.environ.get("RANK", "0") == "0"
+    command = tyro.cli(commands[name], prog=f"{PROGRAM} {name}", args=own, console_outputs=speaks)
     command(of_recipe) if isinstance(command, TeacherOfYourClasses) else command()
 
 

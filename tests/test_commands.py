@@ -30,6 +30,25 @@ def test_an_error_of_a_command_is_one_line_or_a_traceback_where_that_is_asked_fo
         main()
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("predict", "x", "--topk", "3"), "--top-k INT"),
+        (("predict",), "MODEL"),
+        (("export", "x", "--too", "onnx"), "--to {onnx,"),
+        (("compar", "x"), "compare, export"),
+    ],
+)
+def test_a_misspelt_option_is_answered_by_its_own_command(monkeypatch, capsys, words, shown):
+    monkeypatch.setenv("COLUMNS", "100")
+    code, said = ended(monkeypatch, capsys, *words)
+    assert code == 2
+    assert shown in said
+    own = "python -m distill " + f"{words[0]} " * (words[0] != "compar")
+    assert f"{own}--help" in said
+    assert said.count("--help") == 1
+
+
 class Full(io.StringIO):
     """A stdout on a disk that is full."""
 

@@ -58,7 +58,7 @@ def test_the_example_with_its_own_loss_and_data_runs_and_is_compared(tmp_path, w
             command, cwd=tmp_path, env=world.environment(), capture_output=True, text=True, timeout=240
         )
 
-    done = python("own.py", "--workers", "0")
+    done = python("own.py", "--workers", "0", "--teacher.runtime", "eager")
     assert done.returncode == 0, done.stderr
     assert "0.1 × Logits: class logits against the teacher's" in done.stdout
     compare = ("-m", "distill", "compare", "runs/own", "--out", "again", "--no-cost")

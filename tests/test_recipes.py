@@ -108,6 +108,8 @@ def test_folder_distils_on_a_folder_of_photographs(tmp_path):
         "0",
         "--threads",
         "1",
+        "--teacher.runtime",
+        "eager",
     )
     done = rehearse(ROOT / "folder.py", tmp_path, "--data.root", "photos", *small, *short)
     assert done.returncode == 0, done.stderr

@@ -49,7 +49,7 @@ class BenchOptions:
 class Bench:
     """Measure a recipe's stages in turns: student, teacher, loader, a step, saved outputs, the loop, and peers."""
 
-    script: tyro.conf.Positional[Path]
+    script: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RECIPE")]
     """A script whose `recipe` is a Recipe. Behind it its fields are options too."""
     options: Annotated[BenchOptions, tyro.conf.arg(name="")] = BenchOptions()
 

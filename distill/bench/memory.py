@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -42,7 +42,7 @@ class Memory:
     All the recipe's options can follow it, such as --optim.epochs 1; its run folder is removed.
     """
 
-    recipe: tyro.conf.Positional[Path]
+    recipe: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RECIPE")]
     """A recipe's script. Its options come after it."""
     cold: bool = False
     """With an empty cache: the teacher is exported, and its head is fitted."""

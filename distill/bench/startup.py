@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import psutil
 import tyro
@@ -40,7 +41,7 @@ class Startup:
     teacher is exported and its head fitted. The launched runs are ended by a signal and their folders removed.
     """
 
-    recipe: tyro.conf.Positional[Path]
+    recipe: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RECIPE")]
     """A recipe's script. Its options come after it."""
     rounds: int = 7
     """How often each `--help` is asked for, in turns."""

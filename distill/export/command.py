@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -26,13 +26,14 @@ ONLY_FOR = {
 class Export:
     """Write a student in a form that others read. What was written is read back and compared with the student first.
 
-    onnx: one file, batch free, with how images are prepared in its metadata.
-    torchscript: for torch without this package, also in C++; torch has deprecated it.
-    pt2: torch.export's file, which torch offers in its place.
-    timm: a folder. hub: that folder with a model card.
+    - onnx: one file, batch free, with how images are prepared in its metadata.
+    - torchscript: for torch without this package, also in C++; torch has deprecated it.
+    - pt2: torch.export's file, which torch offers in its place.
+    - timm: a folder.
+    - hub: that folder with a model card.
     """
 
-    student: tyro.conf.Positional[Path]
+    student: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="STUDENT")]
     """A run folder, or a student's folder."""
     to: Literal["onnx", "torchscript", "pt2", "timm", "hub"]
     """The format."""

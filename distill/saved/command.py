@@ -43,7 +43,7 @@ class SaveOptions:
 class Save:
     """Save what a recipe's teacher says of its views; any number of students then learn from it with --saved."""
 
-    script: tyro.conf.Positional[Path]
+    script: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RECIPE")]
     """A script whose `recipe` is a Recipe. Behind it in the first place its fields are options too."""
     options: Annotated[SaveOptions, tyro.conf.arg(name="")] = SaveOptions()
 
