@@ -34,9 +34,12 @@ def begin_or_go_on(
     """
     from torch.cuda import OutOfMemoryError
 
-    from distill import folder, memory, preflight
+    from distill import folder, memory, place, preflight
+    from distill.console import clock
     from distill.processes import from_main
+    from distill.summary import peak_memory
 
+    began = time.perf_counter()
     state, note = from_main(accelerator, lambda: folder.hold(out, plan, options, saved, held))
     if state == "finished":
         console.say(f"{out} is finished; nothing to do. See {out / 'report.html'}, or start over with --resume never")
@@ -45,7 +48,8 @@ def begin_or_go_on(
         console.say(note)
     while True:
         try:
-            return _distil(plan, options, accelerator, console, out, saved, signals)
+            _distil(plan, options, accelerator, console, out, saved, signals)
+            break
         except OutOfMemoryError as error:
             steps = memory.more_steps(plan) if options.auto_accumulate else None
             if steps is None:
@@ -58,6 +62,9 @@ def begin_or_go_on(
         accelerator.gradient_accumulation_steps = steps
         plan = preflight.check(plan.recipe, processes=accelerator.num_processes, accumulate=steps)
         plan = saved.shown_in(plan) if saved else plan
+    since = " since it went on" if state == "resume" else ""
+    memory_held = peak_memory(loaders=place.workers(options) > 0)
+    console.say(f"took {clock(time.perf_counter() - began)}{since}{memory_held}")
 
 
 def _distil(
@@ -76,13 +83,11 @@ def _distil(
     from distill.compare.terms import of_views
     from distill.compare.validation import Validation, data_name
     from distill.compiling import with_compiled_teacher
-    from distill.console import clock
     from distill.passed_over import FILE, list_bad
-    from distill.summary import pairs_table, peak_memory, rows
+    from distill.summary import pairs_table, rows
     from distill.teaching import fitted_head, make_teacher
     from distill.train import train
 
-    began = time.perf_counter()
     recipe, workers = plan.recipe, place.workers(options)
     teacher = None
     console.summary(str(out), rows(plan, accelerator), pairs_table(plan))
@@ -127,4 +132,3 @@ def _distil(
         console.say(f"the teacher was not loaded; python -m distill compare {out} measures it too")
     console.say(f"student: {out / 'student'}")
     console.say(f"report: {out / 'report.html'}")
-    console.say(f"took {clock(time.perf_counter() - began)}{peak_memory(loaders=workers > 0)}")

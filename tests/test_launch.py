@@ -123,6 +123,7 @@ def test_a_killed_run_goes_on_and_ends_bit_for_bit_like_one_that_was_not(world):
     finished = world.here("--out", str(killed), *options, "--workers", "2")
     assert finished.returncode == 0, finished.stderr
     assert re.search(r"resumed after step (18|24) of 40", finished.stdout)
+    assert re.search(r"\ntook \d:\d\d since it went on, with at most ", finished.stdout)
 
     one, other = weights(whole), weights(killed)
     assert one.keys() == other.keys()

@@ -3,7 +3,6 @@
 import re
 
 import pytest
-
 from rich.table import Table
 
 from distill.console import Console
