@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from distill.data import UNLABELLED, BadImages, Images
 from distill.signals import spare_loader
 from distill.views import Transform, at_address, derived_seed, order
 
+START = "fork" if sys.platform == "linux" else None
+"""How loader processes begin. Elsewhere as Python does it there: each imports torch and gets its data set pickled."""
 # A socket's path has at most 107 bytes on Linux and 103 on macOS, of which its own folder and name take 32.
 LONGEST_TEMPORARY = 103 - len("/pymp-01234567/listener-01234567")
 
@@ -232,6 +235,7 @@ def _loader(dataset: _Addressed, parts, workers: int) -> DataLoader:
         dataset,
         batch_sampler=parts,
         num_workers=workers,
+        multiprocessing_context=START if workers else None,
         collate_fn=dataset.collate,
         worker_init_fn=spare_loader,
         pin_memory=torch.cuda.is_available(),

@@ -134,22 +134,41 @@ def train_transform(views: Views, img_size: tuple[int, int], in_chans: int, mean
     )
     _, augment, to_tensor = steps
     mend_posterize(augment)
-    place = _random_crop(views, img_size) if crops else _centre_crop(views, img_size, 1.0)
-    flip = _flips(views)
-    erase = RandomErasing(views.re_prob, mode=views.re_mode, device="cpu") if views.re_prob else None
-    level, spread = torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
-    changes_colour = bool(views.auto_augment or views.color_jitter)
-
-    def view(image: Image) -> Tensor:
+    return _RandomView(
+        flip=_flips(views),
+        place=_random_crop(views, img_size) if crops else _centre_crop(views, img_size, 1.0),
+        augment=augment,
+        to_tensor=to_tensor,
+        erase=RandomErasing(views.re_prob, mode=views.re_mode, device="cpu") if views.re_prob else None,
+        level=torch.tensor(mean).view(-1, 1, 1),
+        spread=torch.tensor(std).view(-1, 1, 1),
+        in_chans=in_chans,
         # timm's colour operations expect three channels, so a grey view is made grey after them.
-        image = with_channels(image, 3 if changes_colour else in_chans)
-        pixels = to_tensor(with_channels(augment(flip(place(image))), in_chans))
-        if erase is None:
+        augmented_chans=3 if views.auto_augment or views.color_jitter else in_chans,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RandomView:
+    """An object and no closure, for where loader processes are not forked they get it pickled."""
+
+    flip: Callable[[Image], Image]
+    place: Callable[[Image], Image]
+    augment: Callable[[Image], Image]
+    to_tensor: Callable[[Image], Tensor]
+    erase: Callable[[Tensor], Tensor] | None
+    level: Tensor
+    spread: Tensor
+    in_chans: int
+    augmented_chans: int
+
+    def __call__(self, image: Image) -> Tensor:
+        image = self.flip(self.place(with_channels(image, self.augmented_chans)))
+        pixels = self.to_tensor(with_channels(self.augment(image), self.in_chans))
+        if self.erase is None:
             return pixels
         # timm's erasing draws its noise for a normalised image.
-        return erase((pixels.float() / 255 - level) / spread) * spread + level
-
-    return view
+        return self.erase((pixels.float() / 255 - self.level) / self.spread) * self.spread + self.level
 
 
 def val_transform(views: Views, img_size: tuple[int, int], in_chans: int) -> Transform:
@@ -163,8 +182,17 @@ def plain_transform(
     """Image -> its one view [C, H, W], uint8, without anything random; all words are timm's."""
     from timm.data.transforms import MaybePILToTensor
 
-    place, to_tensor = _place(img_size, crop_pct, interpolation, crop_mode), MaybePILToTensor()
-    return lambda image: to_tensor(place(with_channels(image, in_chans)))
+    return _PlainView(_place(img_size, crop_pct, interpolation, crop_mode), MaybePILToTensor(), in_chans)
+
+
+@dataclass(frozen=True)
+class _PlainView:
+    place: Callable[[Image], Image]
+    to_tensor: Callable[[Image], Tensor]
+    in_chans: int
+
+    def __call__(self, image: Image) -> Tensor:
+        return self.to_tensor(self.place(with_channels(image, self.in_chans)))
 
 
 def with_channels(image: Image, in_chans: int) -> Image:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from distill.compare.corruptions import corrupt
 from distill.compare.terms import Terms
 from distill.data import UNLABELLED, Images
-from distill.loader import clear_up_after_loaders, default_workers
+from distill.loader import START, clear_up_after_loaders, default_workers
 
 BATCH_SIZE = 64
 FEW = 64
@@ -67,11 +67,13 @@ def seen(
         for start in range(0, len(share), BATCH_SIZE)
     ]
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    workers = 0 if len(share) * len(corruptions) <= FEW else default_workers(here)
     clear_up_after_loaders()
     loader = DataLoader(
         _Views(images, distinct),
         batch_sampler=parts,  # pyright: ignore[reportArgumentType]
-        num_workers=0 if len(share) * len(corruptions) <= FEW else default_workers(here),
+        num_workers=workers,
+        multiprocessing_context=START if workers else None,
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
     )

@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import tarfile
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def test_the_samples_are_those_that_webdataset_reads(shards):
     assert values(data.train()) == [(image.convert("L").getpixel((0, 0)), label) for image, label in theirs]
     assert values(data.val()) == [(n, n % 3) for n in range(5)]
     assert data.notes(data.train(), data.val()) == ("4 shards to train on, 1 to validate on",)
+
+
+def test_shards_can_be_sent_to_a_loader_that_was_not_forked(shards):
+    images = make(shards).train()
+    assert values(pickle.loads(pickle.dumps(images))) == values(images)
 
 
 def test_an_index_is_made_once_and_again_when_the_shard_changes(shards, monkeypatch):
