@@ -80,6 +80,7 @@ def load(
         path = folder / f"step_{found.step:09d}"
         try:
             accelerator.load_state(str(path))
+            accelerator.step = 0  # micro-batches; it would go on counting in those of the launch that wrote it
             if average is not None:
                 _load_average(average, path / AVERAGE)
         except Exception as error:  # readers raise whatever they stumble over

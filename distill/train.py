@@ -110,7 +110,8 @@ def train(
                 ready = ahead.take()
                 torch.manual_seed(ready.seed)  # for modules that draw in torch's own way
                 with accelerator.accumulate(objective):
-                    losses = objective(ready.images, ready.target, ready.labels, ready.address)
+                    with accelerator.autocast():  # which accelerate gives DDP's forward, and FSDP2's not
+                        losses = objective(ready.images, ready.target, ready.labels, ready.address)
                     accelerator.backward(losses["total"])
                     terms.append(losses)
                     if options.overlap:

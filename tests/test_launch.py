@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -165,6 +166,24 @@ def test_two_processes_and_accumulation_give_the_losses_and_weights_of_one(world
     assert "64 images = 2 accumulated × 32" in accumulated.stdout
     for a, b in zip(metrics(one), metrics(parts), strict=True):
         assert a == pytest.approx(b, abs=1e-4)
+
+
+def test_a_resume_that_accumulates_otherwise_takes_whole_steps(world):
+    plain = ("--losses.hint.no-normalize", "--losses.dist.gamma", "0", "--losses.crd.weight", "0", *SINGLE_THREAD)
+    options = ("--log-every-steps", "1", "--optim.epochs", "2", "--workers", "0", "--checkpoint-every-steps", "15")
+    whole, resumed = world.folder / "whole", world.folder / "resumed"
+    assert world.here("--out", str(whole), *plain, *options).returncode == 0
+    shutil.copytree(whole, resumed)
+    shutil.rmtree(resumed / "checkpoints" / "step_000000020")
+    (resumed / "report.json").unlink()
+    # 15 micro-batches were taken, of which two are no longer a multiple.
+    done = world.here("--out", str(resumed), *plain, *options, ACCELERATE_GRADIENT_ACCUMULATION_STEPS="2")
+    assert done.returncode == 0, done.stderr
+    assert "resumed after step 15 of 20" in done.stdout
+    for a, b in zip(metrics(whole), metrics(resumed), strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+    for name, weight in weights(whole).items():
+        assert torch.allclose(weight, weights(resumed)[name], atol=1e-5), name
 
 
 @pytest.mark.parametrize(
