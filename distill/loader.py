@@ -134,7 +134,7 @@ class _Addressed(Dataset[tuple[Tensor, int, int]]):
     def collate(self, samples: list[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor | None, Tensor, tuple[str, ...]]:
         """Views, labels and indices of a batch, and the bad images that this process has come across since the last."""
         views, labels, index = zip(*samples, strict=True)
-        known = None if UNLABELLED in labels else torch.tensor(labels)
+        known = None if UNLABELLED in labels else torch.tensor(labels, dtype=torch.long)
         bad = bad_images(self.images)
         return torch.stack(views), known, torch.tensor(index), bad.untold() if bad else ()
 

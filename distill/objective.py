@@ -30,6 +30,7 @@ class Objective(nn.Module):
         shapes = config.shapes()
         self.preprocess = Preprocess(config.img_hw, config.input_mean, config.input_std)
         self.student = student
+        _check_names(losses)
         self.losses = {name: loss for name, loss in losses.items() if loss.weight}
         self.bound = {name: _bind(name, loss, shapes, teacher, images) for name, loss in self.losses.items()}
         self.projections = nn.ModuleDict({name: b for name, b in self.bound.items() if isinstance(b, nn.Module)})
@@ -73,6 +74,15 @@ class Objective(nn.Module):
         """Names of the parameters that are not decayed: the student's own choice, and every bias."""
         exempt = {f"student.{name}" for name in self.student.no_weight_decay()}
         return exempt | {name for name, parameter in self.named_parameters() if parameter.ndim <= 1}
+
+
+def _check_names(losses: Mapping[str, Loss]) -> None:
+    # `total` is the sum's own place, and torch keeps projections by name beside its own attributes, without dots.
+    for name in losses:
+        if name == "total" or "." in name or not name or hasattr(nn.ModuleDict, name):
+            raise ValueError(
+                f"no loss can be named {name!r}, which the sum or PyTorch needs; call it '{name or 'a'}_loss'"
+            )
 
 
 def _bind(name: str, loss: Loss, student: Shapes, teacher: Shapes | None, images: int) -> Bound:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import time
+from contextlib import suppress
 from datetime import timedelta
 
 from distill.masked import without_secrets
 
 PATIENCE_SECONDS = 3.0
+LONGEST_HOURS = 12.0
+"""That one process may work alone while the others wait for it."""
+LOOK_SECONDS = 1.0
+"""So often those who wait for long look whether it has come, or has failed."""
 
 
 class Peers:
@@ -46,6 +52,24 @@ class Peers:
             return self._store is not None and self._store.add(self._key("failures"), 0) > 0
         except Exception:
             return False
+
+    def gather(self, place: str) -> None:
+        """Return once all processes have come to a place that each comes to once; or without them.
+
+        That is where another has failed, the store is lost or LONGEST_HOURS are over: the collective that follows says
+        so. A collective of torch's own is given up after 10 minutes, as NCCL's timeout is, whoever is still at work.
+        """
+        if self._store is None:
+            return
+        here, all_here, until = self._key(place), self._key(f"{place}, all"), time.monotonic() + LONGEST_HOURS * 3600
+        pause = 0.01
+        with suppress(Exception):  # the store is gone
+            if self._store.add(here, 1) == self.count:
+                self._store.set(all_here, "")
+            # Not the store's own wait, whose end by a timeout is a warning on the terminal.
+            while not self._store.check([all_here]) and not self.have_failed() and time.monotonic() < until:
+                time.sleep(pause)
+                pause = min(2 * pause, LOOK_SECONDS)
 
     def _hear_main(self) -> None:
         assert self._store is not None

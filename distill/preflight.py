@@ -45,7 +45,7 @@ class Plan:
 def check(recipe: Recipe, *, processes: int = 1, accumulate: int = 1) -> Plan:
     """The plan of a recipe. ValueError: what was found, what is allowed, the way out."""
     ranges.check(recipe)
-    classes, train = recipe.data.classes, recipe.data.train()
+    classes, train = tuple(recipe.data.classes), recipe.data.train()
     has_labels = bool(classes) and labelled(train)
     _check_labels(recipe, has_labels)
     for member in members(recipe.teacher) if recipe.teacher else ():

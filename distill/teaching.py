@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from distill.preflight import Plan
+from distill.processes import meet
 
 HEADS = "teacher_head"  # what the files of fitted heads begin with
 HEAD_FILE = f"{HEADS}.safetensors"
@@ -103,7 +104,8 @@ def _fitted_head(
     plan: Plan, kept: Path, layers: Sequence[int], accelerator: Accelerator, console: Console, workers: int
 ) -> Head:
     config = _single(plan)
-    if not kept.is_file() and accelerator.is_main_process:
+    # Others do not look: on a network disk one who has missed a file may go on missing it.
+    if accelerator.is_main_process and not kept.is_file():
         asked: Any = plan.recipe.teacher
         cached = _cache_folder() / f"{_fingerprint(plan, asked.build(layers=layers))}.safetensors"
         if cached.is_file():
@@ -118,7 +120,7 @@ def _fitted_head(
         divided = f", temperature {head.temperature:.3f}" if _calibrated(config) else ""
         figures = f"held-out top-1 {head.heldout_top1:.1%}, nll {head.heldout_nll:.3f}, L2 {head.l2:g}{divided}"
         console.say(f"head of {config.name} {how}: {figures}")
-    accelerator.wait_for_everyone()
+    meet(accelerator)
     return Head.load(kept)
 
 

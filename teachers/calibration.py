@@ -15,9 +15,9 @@ TEMPERATURES = (0.05, 20.0)
 def reliability(logits: Tensor, labels: Tensor) -> Tensor:
     """Logits [N, K], labels [N] -> [BINS, 3]: rows, sum of confidences, and rows that are right, by confidence.
 
-    Confidence is the largest probability; bin b of n holds (b / n, (b + 1) / n]. Tables of parts of a set add up.
+    Confidence is the largest probability, 0 of logits that are not finite; bin b of n holds (b / n, (b + 1) / n]. Tables of parts of a set add up.
     """
-    confidence, decision = logits.float().softmax(-1).max(-1)
+    confidence, decision = logits.float().softmax(-1).nan_to_num().max(-1)
     # A confidence that float32 rounds to 1, or an infinitesimal above, belongs to the last bin.
     bins = ((confidence * BINS).ceil() - 1).clamp(0, BINS - 1).long()
     rows = torch.stack([torch.ones_like(confidence), confidence, (decision == labels).float()], -1).double()

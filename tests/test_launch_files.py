@@ -60,12 +60,13 @@ def test_slurm_script_starts_one_launcher_a_node_and_requeues_when_told(tmp_path
             "show hostnames") printf 'node7\\nnode8\\n';;
             *) echo "scontrol $*";;
             esac""",
-        "srun": """trap 'kill -TERM $(jobs -p); wait; exit 143' TERM; shift; "$@" & wait $!""",
+        "srun": """trap 'kill -TERM $(jobs -p); wait; exit 143' TERM; echo "srun $1 $2"; shift 2; "$@" & wait $!""",
         "accelerate": 'echo "accelerate $*"; kill -USR1 "$BATCH"; sleep 30 >&- 2>&- & wait $!',
     }.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{says}\n")
         (tmp_path / name).chmod(0o755)
     slurm = {"SLURM_JOB_ID": "20123", "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_NNODES": "2", "SLURM_NODEID": "0"}
+    slurm |= {"SLURM_CPUS_PER_TASK": "32"}
     environment = os.environ | slurm | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_GPUS_ON_NODE": "4"}
     copy = tmp_path / "slurm_script"  # as Slurm makes one, in a folder of its own
     copy.write_bytes((LAUNCH / "slurm.sh").read_bytes())
@@ -78,4 +79,10 @@ def test_slurm_script_starts_one_launcher_a_node_and_requeues_when_told(tmp_path
         f"accelerate launch -q --config_file {LAUNCH}/two_nodes.yaml --num_machines 2 --num_processes 8 "
         "--machine_rank 0 --main_process_ip node7 --main_process_port 20123 recipes/quickstart.py --out runs/a b"
     )
-    assert done.stdout.splitlines() == [started, "job 20123 is put back into the queue", "scontrol requeue 20123"]
+    asked = "srun --kill-on-bad-exit=1 --cpus-per-task=32"
+    assert done.stdout.splitlines() == [
+        asked,
+        started,
+        "job 20123 is put back into the queue",
+        "scontrol requeue 20123",
+    ]

@@ -185,6 +185,8 @@ class Comparison:
         assert candidate.grids is not None
         views = batch.views[candidate.preprocess].to(self.accelerator.device, non_blocking=True)
         at_once = min(AT_ONCE, max(PIXELS_AT_ONCE // math.prod(candidate.img_size), 1))
+        if self.accelerator.is_fsdp2:  # whose processes call a divided model together, with batches of their own sizes
+            at_once = len(views)
         parts = [candidate.grids(part, candidate.layers) for part in views.split(at_once)]
         return [torch.cat([grids[layer] for grids in parts]) for layer in candidate.layers]
 

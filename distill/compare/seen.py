@@ -57,15 +57,15 @@ def seen(
 ) -> Iterator[Seen]:
     """One process's share of the images at `indices`, in order, once for each corruption; None leaves them as they are.
 
-    The last batch of a corruption is as large as is left.
+    The last batch of a corruption is as large as is left. Every process that has any images gets the same number of
+    batches, so that all of them call a divided model equally often.
     """
     distinct = list(dict.fromkeys(terms))
     share = indices[process::processes]
-    parts = [
-        [(corruption, index) for index in share[start : start + BATCH_SIZE]]
-        for corruption in corruptions
-        for start in range(0, len(share), BATCH_SIZE)
-    ]
+    cuts = [share[start : start + BATCH_SIZE] for start in range(0, len(share), BATCH_SIZE)]
+    if cuts and len(cuts) < -(-len(indices[::processes]) // BATCH_SIZE) and len(cuts[-1]) > 1:
+        cuts[-1:] = [cuts[-1][:1], cuts[-1][1:]]
+    parts = [[(corruption, index) for index in cut] for corruption in corruptions for cut in cuts]
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     workers = 0 if len(share) * len(corruptions) <= FEW else default_workers(here)
     clear_up_after_loaders()
@@ -83,7 +83,7 @@ def seen(
 
 def _collate(samples: list[tuple[list[Tensor], int, int]]) -> tuple[list[Tensor], Tensor | None, Tensor]:
     views, labels, index = zip(*samples, strict=True)
-    known = None if UNLABELLED in labels else torch.tensor(labels)
+    known = None if UNLABELLED in labels else torch.tensor(labels, dtype=torch.long)
     return [torch.stack(of_one) for of_one in zip(*views, strict=True)], known, torch.tensor(index)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,9 @@ class ShardCache:
                 f"{shard.url} has {shard.num_bytes / 2**30:.1f} GiB but the cache {self.most_bytes / 2**30:.1f}; "
                 "use a larger --data.cache-gib"
             )
-        kept = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in self.folder.glob("*.tar"))
-        taken = sum(size for _, size, _ in kept) + sum(file.stat().st_size for file in self.folder.glob("*.partial"))
+        kept = sorted((status.st_mtime, status.st_size, file) for file, status in _statuses(self.folder, "*.tar"))
+        taken = sum(size for _, size, _ in kept)
+        taken += sum(status.st_size for _, status in _statuses(self.folder, "*.partial"))
         for _, size, file in kept:
             if taken + shard.num_bytes <= self.most_bytes:
                 return
@@ -197,6 +199,12 @@ def _info(url: str) -> dict[str, Any]:
         raise
     except Exception as error:  # each store has errors of its own
         raise ValueError(f"the shard {url} cannot be reached ({_reason(error)}); name those that are there") from None
+
+
+def _statuses(folder: Path, pattern: str) -> Iterator[tuple[Path, os.stat_result]]:
+    for file in folder.glob(pattern):
+        with suppress(FileNotFoundError):  # one that was fetched, or made room for, meanwhile
+            yield file, file.stat()
 
 
 def _reason(error: Exception) -> str:

@@ -218,10 +218,14 @@ def _numbers(found: ShardIndex, shard: Shard, index: dict[str, int] | None) -> n
     """A shard's labels [N] as numbers. ValueError for one that is no class."""
     if index is None:
         return np.full(len(found.places), UNLABELLED)
-    classes = len(index)
+    classes, names_are_numbers = len(index), any(name.isdecimal() for name in index)
     labels = np.empty(len(found.labels), dtype=np.int64)
     for word in np.unique(found.labels):
-        number = index[str(word)] if str(word) in index else int(word) if str(word).isdecimal() else classes
+        known = str(word) in index
+        # Where names are numbers, a number that is none of them would be told apart from them by chance.
+        number = (
+            index[str(word)] if known else int(word) if str(word).isdecimal() and not names_are_numbers else classes
+        )
         if number >= classes:
             raise ValueError(
                 f"{shard.url} has the label {str(word)!a} which is none of {classes} classes; name them with "

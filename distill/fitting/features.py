@@ -14,6 +14,7 @@ from distill.console import Console
 from distill.data import Images
 from distill.fitting.task import Task
 from distill.loader import in_order
+from distill.processes import meet
 from distill.teaching import BATCH_SIZE, HEAD_SEED, what_embeds
 from distill.views import derived_seed
 from teachers import FrozenTeacher
@@ -70,7 +71,7 @@ def features_of(
                 counter.advance(len(batch.views) * processes)
             file.close()
             np.save(labels_file, labels)
-    accelerator.wait_for_everyone()
+    meet(accelerator)
     try:
         labels = torch.from_numpy(np.load(labels_file))
         held = torch.from_numpy(held_out[process::processes].copy())
@@ -80,6 +81,6 @@ def features_of(
             size = sum(path.stat().st_size for path in folder.glob("*.npy")) / 2**30
             console.say(f"features are kept in {folder} ({size:.2f} GiB)")
         else:
-            accelerator.wait_for_everyone()
+            meet(accelerator)
             if accelerator.is_local_main_process:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -16,7 +16,7 @@ from distill.fitting.task import Task
 from distill.folder import write
 from distill.loader import in_order
 from distill.preflight import check_folder
-from distill.processes import from_main
+from distill.processes import from_main, meet
 from distill.recipe import differences
 from distill.teaching import BATCH_SIZE
 from students.preprocess import Preprocess
@@ -107,7 +107,7 @@ def finish(
             crop_pct=views.crop_pct,
             interpolation=views.val_interpolation,
         )
-    accelerator.wait_for_everyone()
+    meet(accelerator)
     saved = Teacher(name=str(out), runtime=task.teacher.runtime)
     scores = measure(saved, task, made.temperature, accelerator, console, workers)
     if accelerator.is_main_process:
@@ -119,7 +119,7 @@ def finish(
         write(out / "README.md", card(task, plan, made.how, made.temperature, scores, command=command))
         shutil.rmtree(out / "checkpoints", ignore_errors=True)  # nothing goes on from them any more
         write(out / RECORD, {"settings": settings, "results": results})  # last, because it marks the end
-    accelerator.wait_for_everyone()
+    meet(accelerator)
     after = scores["calibrated"]
     console.say(f"{out}: {console.accuracy(after)}, nll {after.nll:.3f}, calibration error {after.ece:.3f}")
     console.say(f"use it with --teacher.name {out} --teacher.head own; its figures are in {out / 'README.md'}")

@@ -181,6 +181,12 @@ def check_logits(s: Tensor, t: Tensor, *, at_least: int = 1) -> None:
         )
 
 
+def check_labels(s: Tensor, labels: Tensor) -> None:
+    """ValueError unless labels are [B], or mixed [B, K], of the logits s [B, K]."""
+    if labels.shape not in (s.shape[:1], s.shape):
+        raise ValueError(f"labels are {list(labels.shape)} of logits {list(s.shape)}; use [B], or mixed [B, K]")
+
+
 def check_same(fs: Tensor, ft: Tensor) -> None:
     """ValueError unless the two shapes are equal."""
     if fs.shape != ft.shape:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from distill.losses.contract import Bound, Functions, Head, Needs, check_factors, check_logits, check_positive
+from distill.losses.contract import (
+    Bound,
+    Functions,
+    Head,
+    Needs,
+    check_factors,
+    check_labels,
+    check_logits,
+    check_positive,
+)
 from distill.losses.labels import target_class
 from distill.losses.later import torch
 from distill.losses.logits import between_logits, soft_targets
@@ -29,6 +38,7 @@ def dkd(
     """
     check_positive(temperature=temperature)
     check_logits(s, t, at_least=2)
+    check_labels(s, labels)
     target = target_class(labels)
     own, others = _apart(s / temperature, target)
     own_t, others_t = _apart(t / temperature, target)
@@ -46,6 +56,7 @@ def nkd(s: Tensor, t: Tensor, labels: Tensor, gamma: float = 1.5, temperature: f
     """
     check_positive(temperature=temperature)
     check_logits(s, t, at_least=2)
+    check_labels(s, labels)
     target = target_class(labels)
     at_target = target.unsqueeze(1)
     of_target = -(t.softmax(-1).gather(1, at_target) * s.log_softmax(-1).gather(1, at_target)).mean()

@@ -18,7 +18,7 @@ from distill.console import Console
 from distill.loader import Batch, batches_at, cores, default_workers
 from distill.mixing import mix
 from distill.preflight import Plan
-from distill.processes import from_main
+from distill.processes import from_main, meet
 from distill.recipe import Recipe
 from distill.saved.answers import Answers
 from distill.saved.fit import check_fits, check_glimpse, unserved
@@ -64,7 +64,7 @@ def save(recipe: Recipe, options: SaveOptions, name: str) -> None:
             raise ValueError(
                 f"{folder} cannot be written ({error.strerror or error}); mend that, and the same command goes on"
             ) from error
-    accelerator.wait_for_everyone()
+    meet(accelerator)
     if accelerator.is_main_process:
         clear(folder)
     console.say(f"saved: {folder}   train from it: {shlex.join(['--saved', str(folder), *_without(plan, manifest)])}")

@@ -38,9 +38,10 @@ requeue() {
 }
 trap requeue USR1 TERM
 
-# One launcher a node. SLURM_NODEID is each task's own, so it is left to the task's shell.
+# One launcher a node, with the job's cores, which srun does not take over by itself since Slurm 22.05. SLURM_NODEID is
+# each task's own, so it is left to the task's shell.
 # shellcheck disable=SC2016
-srun --kill-on-bad-exit=1 bash -c 'exec accelerate launch -q \
+srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-64}" bash -c 'exec accelerate launch -q \
     --config_file "$3" \
     --num_machines "$SLURM_NNODES" --num_processes "$((SLURM_NNODES * $2))" --machine_rank "$SLURM_NODEID" \
     --main_process_ip "$0" --main_process_port "$1" "${@:4}"' "$first" "$port" "$gpus" "$config" "$@" &

@@ -8,16 +8,19 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from accelerate import Accelerator
 from PIL import Image
 from torch.utils.data import Subset
 
 from distill import Arrays, Folder, Optim, Recipe, Views
+from distill.compare.seen import seen
+from distill.compare.terms import Terms
 from distill.data import BadImages, Images, Paths, image_files
 from distill.folder import begin, claim
-from distill.loader import Layout, train_batches
+from distill.loader import Layout, in_order, train_batches
 from distill.passed_over import list_bad
-from distill.views import train_transform
+from distill.views import train_transform, val_transform
 from students import VIT_TINY
 
 
@@ -275,3 +278,29 @@ def test_a_run_that_a_bad_image_ended_goes_on_with_skip_and_with_nothing_else_ch
     assert claim(tmp_path / "run", replace(recipe, data=replace(data, on_bad="skip")), "auto") == "resume"
     with pytest.raises(ValueError, match=r"of another recipe \(data\.split_seed: 0 -> 1\)"):
         claim(tmp_path / "run", replace(recipe, data=replace(data, on_bad="skip", split_seed=1)), "auto")
+
+
+@pytest.mark.parametrize(
+    ("labels", "what"),
+    [
+        (np.zeros((4, 1), dtype=np.int64), r"int64 \[4, 1\], the least 0"),
+        (np.array([0.0, 0.5, 1.0, 1.0]), r"float64 \[4\]"),
+        (np.array([0, 1, -2, 1]), r"int64 \[4\], the least -2"),
+        (np.array(["a", "b", "a", "b"]), r"<U1 \[4\]"),
+    ],
+)
+def test_labels_of_an_archive_are_whole_numbers_one_an_image(tmp_path, labels, what):
+    images = np.zeros((4, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", train_images=images, train_labels=labels, classes=np.array(["a", "b"]))
+    with pytest.raises(ValueError, match=rf"train_labels in .*x\.npz are {what}; use integers \[N\] from 0 on"):
+        Arrays(path=str(tmp_path / "x.npz")).train()
+
+
+def test_labels_of_ones_own_set_may_be_of_any_integer_kind():
+    images = [(Image.new("L", (8, 8)), np.uint8(n)) for n in range(3)]
+    transform = val_transform(Views(), (8, 8), 1)
+    (batch,) = in_order(images, transform, batch_size=4, workers=0)
+    (shown,) = seen(images, [Terms((8, 8), 1)], indices=range(3))
+    for labels in (batch.labels, shown.labels):
+        assert labels is not None
+        assert (labels.dtype, labels.tolist()) == (torch.long, [0, 1, 2])

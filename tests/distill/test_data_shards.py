@@ -240,3 +240,39 @@ def test_shards_without_labels(shards):
     data = make(shards, label_key=None)
     assert data.classes == ()
     assert {label for _, label in values(data.train())} == {-1}
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "expected"),
+    [
+        (("cat", "dog", "fox"), ("fox", "1", "0"), [2, 1, 0]),
+        (("0", "1", "10", "2"), ("10", "2", "0"), [2, 3, 0]),
+        (("1", "2", "3"), ("0", "1", "2"), None),
+    ],
+)
+def test_labels_are_names_and_numbers_only_where_names_are_none(tmp_path, names, labels, expected):
+    members = [
+        (f"{n}.{kind}", content)
+        for n, label in enumerate(labels)
+        for kind, content in (("png", png(n)), ("cls", label.encode()))
+    ]
+    url = str(tar(tmp_path / "x.tar", *members))
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    data = Shards(train_urls=(url,), val_urls=(url,), classes_file=str(tmp_path / "classes.txt"))
+    if expected is None:
+        with pytest.raises(ValueError, match="has the label '0' which is none of 3 classes"):
+            data.train()
+    else:
+        assert [label for _, label in values(data.train())] == expected
+
+
+def test_a_file_that_goes_while_room_is_made_is_passed_over(tmp_path):
+    # A link to nothing is listed and cannot be looked at, as a file is that was renamed in between.
+    store = fsspec.filesystem("memory")
+    store.pipe("/gone/a.tar", b"a" * 100)
+    (shard,) = look(["memory://gone/a.tar"])
+    cache = ShardCache(tmp_path / "copies", 250)
+    cache.folder.mkdir(parents=True)
+    for name in ("x.partial", "y.tar"):
+        (cache.folder / name).symlink_to("nowhere")
+    assert cache.local(shard).read_bytes() == b"a" * 100

@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from distill.compare import seen
+from distill.compare.terms import Terms
 from distill.loader import in_order
 from distill.views import Views, val_transform
 
@@ -26,6 +29,13 @@ class Blanks:
         return ONE, 0
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _in_the_process():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(seen, "FEW", 10**6)
+        yield
+
+
 @settings(max_examples=40)
 @given(images=st.integers(1, 40), processes=st.integers(1, 5), batch_size=st.integers(2, 9))
 def test_every_image_once_and_as_many_batches_for_all(images, processes, batch_size):
@@ -39,6 +49,19 @@ def test_every_image_once_and_as_many_batches_for_all(images, processes, batch_s
         counts.append(len(batches))
     assert sorted(seen) == list(range(images))
     assert len(set(counts[: min(images, processes)])) == 1  # of those that have any
+
+
+@settings(max_examples=20)
+@given(images=st.integers(1, 300), processes=st.integers(1, 4))
+def test_a_comparison_shows_every_image_once_in_as_many_batches_for_all(images, processes):
+    found, counts = [], []
+    for process in range(processes):
+        terms = [Terms((1, 1), 1)]
+        parts = list(seen.seen(Blanks(images), terms, indices=range(images), process=process, processes=processes))
+        found += [int(i) for part in parts for i in part.index]
+        counts.append(len(parts))
+    assert sorted(found) == list(range(images))
+    assert len(set(counts[: min(images, processes)])) == 1
 
 
 LOADS = """

@@ -67,3 +67,9 @@ def test_where_none_is_best_it_ends_at_the_bound() -> None:
     right = torch.eye(3)
     assert fit_temperature(right, torch.arange(3)) == pytest.approx(TEMPERATURES[0], rel=1e-6)
     assert fit_temperature(right, torch.tensor([1, 2, 0])) == pytest.approx(TEMPERATURES[1], rel=1e-6)
+
+
+def test_rows_that_are_not_finite_have_no_confidence() -> None:
+    table = reliability(torch.tensor([[float("nan"), 0.0], [0.0, 0.0]]), torch.tensor([1, 0]))
+    assert table.sum(0)[:2].tolist() == [2.0, 0.5]
+    assert table[0].tolist() == [1.0, 0.0, 0.0]

@@ -214,3 +214,10 @@ def test_all_together_give_the_sum_of_each(objective, batch, distilled):
     by_hand = sum(module.losses[name].weight * term.item() for name, term in terms.items() if name != "total")
     # DKD is halfway through the run, past its warm-up, so every weight is whole.
     assert terms["total"].item() == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [losses.dkd, losses.nkd])
+@pytest.mark.parametrize("labels", [torch.zeros(4, 1, dtype=torch.long), torch.zeros(1, dtype=torch.long)])
+def test_labels_of_another_shape_are_refused(loss, labels):
+    with pytest.raises(ValueError, match=r"labels are .* of logits \[4, 3\]; use \[B\], or mixed \[B, K\]"):
+        loss(torch.randn(4, 3), torch.randn(4, 3), labels)
