@@ -80,9 +80,7 @@ def _check_names(losses: Mapping[str, Loss]) -> None:
     # `total` is the sum's own place, and torch keeps projections by name beside its own attributes, without dots.
     for name in losses:
         if name == "total" or "." in name or not name or hasattr(nn.ModuleDict, name):
-            raise ValueError(
-                f"no loss can be named {name!r}, which the sum or PyTorch needs; call it '{name or 'a'}_loss'"
-            )
+            raise ValueError(f"no loss can be named {name!r}, which the sum or PyTorch needs; call it otherwise")
 
 
 def _bind(name: str, loss: Loss, student: Shapes, teacher: Shapes | None, images: int) -> Bound:

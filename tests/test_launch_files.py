@@ -79,10 +79,5 @@ def test_slurm_script_starts_one_launcher_a_node_and_requeues_when_told(tmp_path
         f"accelerate launch -q --config_file {LAUNCH}/two_nodes.yaml --num_machines 2 --num_processes 8 "
         "--machine_rank 0 --main_process_ip node7 --main_process_port 20123 recipes/quickstart.py --out runs/a b"
     )
-    asked = "srun --kill-on-bad-exit=1 --cpus-per-task=32"
-    assert done.stdout.splitlines() == [
-        asked,
-        started,
-        "job 20123 is put back into the queue",
-        "scontrol requeue 20123",
-    ]
+    asked, told = "srun --kill-on-bad-exit=1 --cpus-per-task=32", "job 20123 is put back into the queue"
+    assert done.stdout.splitlines() == [asked, started, told, "scontrol requeue 20123"]

@@ -104,10 +104,12 @@ class Arrays:
             )
         if len(images) == 0 or len(labels) != len(images):
             raise ValueError(f"{self.path} has {len(images)} {split} images and {len(labels)} labels; use as many, > 0")
-        if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min() < UNLABELLED:
+        whole = labels.dtype.kind in "iu"
+        if labels.ndim != 1 or not whole or labels.min() < UNLABELLED:
+            least = f", the least {labels.min()}" if whole else ""
             raise ValueError(
-                f"{split}_labels in {self.path} are {labels.dtype} {list(labels.shape)}"
-                f"{f', the least {labels.min()}' * (labels.dtype.kind in 'iu')}; use integers [N] from 0 on"
+                f"{split}_labels in {self.path} are {labels.dtype} {list(labels.shape)}{least}; "
+                "use integers [N] from 0 on"
             )
         if labels.max() >= classes and labels.max() != UNLABELLED:
             raise ValueError(f"{self.path} has a {split} label {labels.max()} but {classes} classes; add to classes")

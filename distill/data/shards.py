@@ -221,11 +221,9 @@ def _numbers(found: ShardIndex, shard: Shard, index: dict[str, int] | None) -> n
     classes, names_are_numbers = len(index), any(name.isdecimal() for name in index)
     labels = np.empty(len(found.labels), dtype=np.int64)
     for word in np.unique(found.labels):
-        known = str(word) in index
-        # Where names are numbers, a number that is none of them would be told apart from them by chance.
-        number = (
-            index[str(word)] if known else int(word) if str(word).isdecimal() and not names_are_numbers else classes
-        )
+        # Where names are numbers, one that is none of them would be told apart from them by chance.
+        counted = int(word) if str(word).isdecimal() and not names_are_numbers else classes
+        number = index.get(str(word), counted)
         if number >= classes:
             raise ValueError(
                 f"{shard.url} has the label {str(word)!a} which is none of {classes} classes; name them with "

@@ -297,7 +297,7 @@ def test_labels_of_an_archive_are_whole_numbers_one_an_image(tmp_path, labels, w
 
 
 def test_labels_of_ones_own_set_may_be_of_any_integer_kind():
-    images = [(Image.new("L", (8, 8)), np.uint8(n)) for n in range(3)]
+    images: Any = [(Image.new("L", (8, 8)), np.uint8(n)) for n in range(3)]
     transform = val_transform(Views(), (8, 8), 1)
     (batch,) = in_order(images, transform, batch_size=4, workers=0)
     (shown,) = seen(images, [Terms((8, 8), 1)], indices=range(3))

@@ -63,5 +63,7 @@ def test_under_bf16_autocast_the_losses_are_float32_and_close(batch):
 
 @pytest.mark.parametrize("name", ["total", "half", "forward", "a.b", ""])
 def test_a_name_that_the_sum_or_torch_needs_is_refused(name):
-    with pytest.raises(ValueError, match=f"no loss can be named '{name}', which the sum or PyTorch needs; call it"):
+    with pytest.raises(
+        ValueError, match=f"no loss can be named '{name}', which the sum or PyTorch needs; call it otherwise"
+    ):
         Objective(CONFIG.build(), {"labels": CrossEntropy(), name: HardTargets()}, TEACHER)
