@@ -20,6 +20,7 @@ KEPT = 2
 CHECKSUMS = "checksums.sha256"  # `sha256sum -c` reads it too
 STATE = "run.json"
 AVERAGE = "average.safetensors"
+SCALER = "scaler.pt"  # accelerate's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,11 @@ def load(
     found: Restored = from_main(accelerator, lambda: _newest_whole(folder, before))
     if found.step:
         path = folder / f"step_{found.step:09d}"
+        if accelerator.scaler is not None and not (path / SCALER).is_file():
+            raise ValueError(
+                f"{path} was written without the loss scaler that mixed precision fp16 goes on with; "
+                "use the precision that it was written in, or start over with --resume never"
+            )
         try:
             accelerator.load_state(str(path))
             accelerator.step = 0  # micro-batches; it would go on counting in those of the launch that wrote it

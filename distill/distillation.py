@@ -44,6 +44,7 @@ def begin_or_go_on(
     if state == "finished":
         console.say(f"{out} is finished; nothing to do. See {out / 'report.html'}, or start over with --resume never")
         return
+    folder.wait_to_see(out)
     if note:
         console.say(note)
     while True:

@@ -68,6 +68,8 @@ def described(error: Exception, place: str = "", then: str = GO_ON) -> tuple[str
     if isinstance(error, Failed):
         return str(error), FAILED
     text = " ".join(_own_words(error).split())
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; in training there is more to say about it
+        return f"the GPU's memory does not suffice ({text.partition('. ')[0]}); ask for fewer images at once", FAILED
     if _lost_a_loader(error, text):
         return f"a loader process was killed, often for want of memory; {FEWER}, and {then}", FAILED
     if "</torch_" in text or "insufficient shared memory" in text:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,6 +90,21 @@ def hold(
         if saved:
             saved.note_in(out)
     return state, None if state == "finished" else note_data(out, plan)
+
+
+def wait_to_see(out: Path, patience: float = 60.0) -> None:
+    """Return once this host sees what the main process wrote into the run folder. ValueError where it never does.
+
+    A network disk may take seconds. Found out at the end, a folder that is not shared would cost all the training.
+    """
+    until = time.monotonic() + patience
+    while not (out / "recipe.json").is_file():
+        if time.monotonic() > until:
+            raise ValueError(
+                f"the run folder {out} on {platform.node()} is not the main process's, whose files are not in it; "
+                "name one with --out on storage that all machines share"
+            )
+        time.sleep(0.1)
 
 
 def check_replay(out: Path, plan: Plan, options: RunOptions, saved: SavedOutputs | None) -> None:

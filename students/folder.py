@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -43,9 +44,10 @@ def save(
     label_names: one a class, or none. crop_pct, interpolation: how images are prepared, in timm's words.
     view_size: (height, width) that an image is cropped to before it is resized to img_size; None: they are the same.
     The folder is written aside and moved into place, so what was there before stays whole if writing fails.
-    Returns the folder. ValueError if label_names do not fit.
+    Returns the folder. ValueError if label_names do not fit, or the weights the config: `load` would refuse them.
     """
-    folder = Path(folder)
+    folder, model = Path(folder), getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    _check_weights(model)
     if label_names and len(label_names) != model.config.known_classes():
         raise ValueError(
             f"{len(label_names)} label_names for {model.config.num_classes} classes; give one each, or none"
@@ -71,6 +73,19 @@ def save(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
+
+
+def _check_weights(model: ViT) -> None:
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in model.config.build().state_dict().items()}
+    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if own != expected:
+        name = next(name for name in (*own, *expected) if own.get(name) != expected.get(name))
+        shapes = [list(found[name]) if name in found else "absent" for found in (own, expected)]
+        raise ValueError(
+            f"the student's {name} is {shapes[0]} but its config says {shapes[1]}; build it with the config that it is "
+            "to have, such as students.load(FOLDER, num_classes=...)"
+        )
 
 
 def load(folder: str | Path, **overrides: Any) -> ViT:

@@ -16,7 +16,7 @@ from distill.losses.contract import (
     check_positive,
     logits_of,
 )
-from distill.losses.later import F
+from distill.losses.later import F, torch
 from distill.losses.precision import student_and_teacher
 from distill.losses.schedule import CONSTANT, Schedule
 from distill.losses.standardize import standardize
@@ -36,6 +36,7 @@ def soft_targets(s: Tensor, t: Tensor, temperature: float = 4.0) -> Tensor:
     check_positive(temperature=temperature)
     check_logits(s, t)
     log_s, log_t = F.log_softmax(s / temperature, dim=-1), F.log_softmax(t / temperature, dim=-1)
+    log_t = log_t.clamp(min=torch.finfo(log_t.dtype).min)  # a class that the teacher rules out counts 0, and not 0 · ∞
     return F.kl_div(log_s, log_t, reduction="batchmean", log_target=True) * temperature**2
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 import students
@@ -303,3 +304,29 @@ def test_a_truncated_teacher_is_one_line(tmp_path, tiny_teacher):
         Teacher(name=str(local), runtime="eager").build()
     assert "\n" not in str(refused.value)
     assert str(local) in str(refused.value)
+
+
+def test_a_folder_that_another_host_does_not_see_ends_the_run_before_it_trains(tmp_path):
+    with pytest.raises(ValueError, match=r"the run folder .* on .* is not the main process's, "):
+        folder.wait_to_see(tmp_path, patience=0.0)
+    (tmp_path / "recipe.json").touch()
+    folder.wait_to_see(tmp_path, patience=0.0)
+
+
+def test_memory_that_runs_out_of_a_gpu_is_one_line():
+    said = failures.described(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"))
+    assert said == (
+        "the GPU's memory does not suffice (CUDA out of memory); ask for fewer images at once",
+        failures.FAILED,
+    )
+
+
+def test_a_checkpoint_without_a_loss_scaler_is_not_said_to_be_broken(tmp_path):
+    accelerator = Accelerator(cpu=True)
+    model = accelerator.prepare(torch.nn.Linear(2, 2))
+    checkpoint.save(accelerator, tmp_path / "checkpoints", 1)
+    assert checkpoint.load(accelerator, tmp_path / "checkpoints").step == 1
+    accelerator.scaler = torch.amp.GradScaler("cpu")
+    with pytest.raises(ValueError, match=r"was written without the loss scaler .* use the precision that it was"):
+        checkpoint.load(accelerator, tmp_path / "checkpoints")
+    del model

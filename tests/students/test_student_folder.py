@@ -294,3 +294,18 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match=r"there is no config\.json beside"):
         load(folder)
+
+
+def test_a_compiled_student_is_saved_as_the_student_that_it_is(tmp_path: Path) -> None:
+    model = SMALL.build().eval()
+    save(torch.compile(model), tmp_path / "s")  # pyright: ignore[reportArgumentType]
+    x = images_for(model)
+    assert torch.equal(load(tmp_path / "s")(x), model(x))
+
+
+def test_a_student_that_is_not_what_its_config_says_is_not_saved(tmp_path: Path) -> None:
+    model = SMALL.build()
+    model.head = torch.nn.Linear(24, 3)
+    with pytest.raises(ValueError, match=r"the student's head\.weight is \[3, 24\] but its config says \[5, 24\]"):
+        save(model, tmp_path / "s")
+    assert not (tmp_path / "s").exists()

@@ -221,3 +221,13 @@ def test_all_together_give_the_sum_of_each(objective, batch, distilled):
 def test_labels_of_another_shape_are_refused(loss, labels):
     with pytest.raises(ValueError, match=r"labels are .* of logits \[4, 3\]; use \[B\], or mixed \[B, K\]"):
         loss(torch.randn(4, 3), torch.randn(4, 3), labels)
+
+
+def test_a_class_that_the_teacher_rules_out_counts_nothing():
+    s, t = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
+    p = t.index_fill(1, torch.tensor([3]), -torch.inf)
+    log_p, log_s = p.log_softmax(-1), s.log_softmax(-1)
+    kept = [0, 1, 2, 4]
+    expected = (log_p.exp() * (log_p - log_s))[:, kept].sum() / 4
+    assert losses.soft_targets(s, p, temperature=1.0).item() == pytest.approx(expected.item(), rel=1e-12)
+    assert torch.isfinite(losses.dkd(s, p, torch.zeros(4, dtype=torch.long)))
