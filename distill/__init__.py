@@ -46,6 +46,10 @@ _HOMES = {
 }
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     # Each name is fetched when it is first used: asking for --help must not wait for torch.
     if name == "losses":

@@ -57,6 +57,8 @@ def check(recipe: Recipe, *, processes: int = 1, accumulate: int = 1) -> Plan:
         if not classes:
             recipe, classes = with_teachers_classes(recipe, teacher)
     val = recipe.data.val()
+    if not len(val):
+        raise ValueError("there are no images to validate on; give the data some, or a val_fraction above 0")
     by_images = recipe.optim.epochs is None
     recipe = replace(recipe, student=_student(recipe.student, classes), optim=recipe.optim.for_images(len(train)))
     ranges.check_optim(recipe.optim)

@@ -80,7 +80,10 @@ class Recipe:
     def view_size(self) -> tuple[int, int]:
         """(height, width) of the views in pixels: the student's unless the views say otherwise."""
         size = self.views.img_size
-        return self.student.img_hw if size is None else (size, size) if isinstance(size, int) else size
+        if size is None:
+            return self.student.img_hw
+        height, width = (size, size) if isinstance(size, int) else size
+        return height, width
 
     def without_teacher(self) -> Recipe:
         """The same student, data and budget with labels alone: the baseline of a distillation.

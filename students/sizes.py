@@ -81,6 +81,9 @@ class ViTConfig:
     """Standard deviation of an image's channels, in 0..1. None: as for mean."""
 
     def __post_init__(self) -> None:
+        for name in ("img_size", "patch_size"):  # a list, as from YAML, would make the config unhashable
+            if isinstance(size := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(size))
         self._check_numbers()
         self._check_words()
         (height, width), (patch_height, patch_width) = self.img_hw, self.patch_hw

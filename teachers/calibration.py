@@ -15,7 +15,8 @@ TEMPERATURES = (0.05, 20.0)
 def reliability(logits: Tensor, labels: Tensor) -> Tensor:
     """Logits [N, K], labels [N] -> [BINS, 3]: rows, sum of confidences, and rows that are right, by confidence.
 
-    Confidence is the largest probability, 0 of logits that are not finite; bin b of n holds (b / n, (b + 1) / n]. Tables of parts of a set add up.
+    Confidence is the largest probability, 0 of logits that are not finite; bin b of n holds (b / n, (b + 1) / n].
+    Tables of parts of a set add up.
     """
     confidence, decision = logits.float().softmax(-1).nan_to_num().max(-1)
     # A confidence that float32 rounds to 1, or an infinitesimal above, belongs to the last bin.

@@ -82,6 +82,11 @@ class FrozenTeacher(nn.Module):
         self._started = x.device, runtimes.precision(x.device)
         return self
 
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Other weights, which answer eagerly until `start` is called again: a fast runtime has those of its start."""
+        self._fast, self.runtime_note = None, "eager"
+        return super().load_state_dict(*args, **kwargs)
+
     @torch.no_grad()
     def forward(self, views: Tensor, layers: Sequence[int] = (), draw: int | None = None) -> Outputs:
         """Views [B, c, h, w], uint8 or float in 0..1, to logits [B, K], embedding [B, D] and grids of the layers.

@@ -185,6 +185,16 @@ def _labels(rows: Any, data: HuggingFace, split: str, known: tuple[str, ...]) ->
     column = _column(data.label_column, named, features, f"labels of {data.name}", "--data.label-column")
     values = [UNLABELLED if value is None else value for value in rows[column][:]]
     words = [value for value in values if value != UNLABELLED]
+    if odd := next((value for value in words if not isinstance(value, (int, str))), None):
+        raise ValueError(
+            f"the column {column} of {data.name} holds {type(odd).__name__}s; use --data.label-column with one of "
+            "whole numbers or names, a class an image"
+        )
+    if 0 < len(words) < len(values):
+        raise ValueError(
+            f"{len(values) - len(words):,} of {len(values):,} rows of the split {split} of {data.name} have no label; "
+            "give them one, leave them out, or use --data.label-column '' and learn from the teacher alone"
+        )
     classes = tuple(getattr(features[column], "names", ()))
     if not classes and all(isinstance(value, int) for value in words):
         classes = known or tuple(str(number) for number in range(max(words, default=-1) + 1))

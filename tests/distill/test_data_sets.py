@@ -230,3 +230,31 @@ def test_the_next_image_that_can_be_read_stands_for_a_bad_one():
     with pytest.raises(ValueError, match=r"^7\.png cannot .* neither can those that follow"):
         readable(7, 10**6, never, bad)
     assert len(asked) == MOST_IN_A_ROW
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0.5, 1.0, 1.5], "the column label of .* holds floats; use --data.label-column with one of whole"),
+        ([[0], [1], [0]], "the column label of .* holds lists; use"),
+        ([0, None, 1], r"1 of 3 rows of the split train of .* have no label; give them one, leave them out"),
+    ],
+)
+def test_labels_of_a_hugging_face_set_are_whole_numbers_or_names_of_every_row(tmp_path, labels, message):
+    import datasets
+
+    pictures = [Image.new("L", (4, 4), i) for i in range(3)]
+    features = datasets.Features(
+        {
+            "picture": datasets.Image(),
+            "label": {
+                float: datasets.Value("float32"),
+                list: datasets.List(datasets.Value("int64")),
+                int: datasets.Value("int64"),
+            }[type(labels[0])],
+        }
+    )
+    made = datasets.Dataset.from_dict({"picture": pictures, "label": labels}, features=features)
+    datasets.DatasetDict({"train": made}).save_to_disk(str(tmp_path / "set"))
+    with pytest.raises(ValueError, match=message):
+        HuggingFace(name=str(tmp_path / "set")).train()

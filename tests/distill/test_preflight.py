@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import students
 from distill import Arrays, Optim, Recipe, Views
@@ -235,3 +236,30 @@ def test_several_processes_may_look_at_a_run_folder_at_once(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(check_folder, [tmp_path / "run"] * 400))
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_data_set_of_ones_own_may_name_classes_in_a_list_and_needs_images_to_validate_on(recipe):
+    class Own:
+        def __init__(self):
+            self.classes = ["black", "white"]
+
+        def train(self, images: int = 64):
+            return [(Image.new("L", (28, 28), 255 * (i % 2)), i % 2) for i in range(images)]
+
+        def val(self):
+            return self.train(0)
+
+        def fingerprint(self):
+            return "own"
+
+    small = replace(recipe.student, num_classes=None, img_size=[28, 28])
+    own = replace(recipe, data=Own(), student=small, teacher=None, losses={"labels": CrossEntropy()})
+    with pytest.raises(ValueError, match="there are no images to validate on"):
+        check(own)
+    Own.val = lambda self: self.train(8)
+    plan = check(replace(own, views=replace(recipe.views, img_size=[32, 30])))
+    assert (plan.classes, plan.recipe.view_size, plan.recipe.student.img_size) == (
+        ("black", "white"),
+        (32, 30),
+        (28, 28),
+    )

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -154,3 +155,15 @@ def test_yesterdays_student_teaches(tmp_path, distilled: bool) -> None:
     with torch.no_grad():
         theirs = student(teacher.preprocess(views))
     torch.testing.assert_close(teacher(views).logits, theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
+def test_other_weights_are_heard_at_once(runtime: Any, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path))
+    teacher = Teacher(name="test_resnet", runtime=runtime).build(pretrained=False).start(torch.device("cpu"))
+    views = torch.rand(2, 3, *teacher.preprocess.img_size)
+    before = teacher(views).logits
+    teacher.load_state_dict({name: torch.zeros_like(weight) for name, weight in teacher.state_dict().items()})
+    assert before.abs().max() > 0
+    assert teacher(views).logits.abs().max() == 0
+    assert teacher.runtime_note == "eager"
