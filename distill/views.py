@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from distill.data.decode import is_deep, of_8_bits
+
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
@@ -200,6 +202,8 @@ def with_channels(image: Image, in_chans: int) -> Image:
     mode = "L" if in_chans == 1 else "RGB"
     if image.mode == mode:
         return image
+    if is_deep(image):  # of a data set of one's own; ours have decoded it
+        image = of_8_bits(image)
     if image.mode in ("P", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert(mode)

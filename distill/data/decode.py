@@ -98,17 +98,29 @@ def _turn_upright(image: Image) -> None:
 
 
 def _shown(image: Image, inverted: bool) -> Image:
-    from PIL import Image, ImageChops
+    from PIL import ImageChops
 
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_8_bits(np.asarray(image)))
+    if is_deep(image):
+        return of_8_bits(image)
     if image.mode == "CMYK":
         return (ImageChops.invert(image) if inverted else image).convert("RGB")
     if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
         return _on_white(image)
     return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def is_deep(image: Image) -> bool:
+    """Whether its grey has more than 8 bits, which Pillow would cut to 255."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def of_8_bits(image: Image) -> Image:
+    """A deep image as uint8 grey, by the range that its kind of file uses."""
+    from PIL import Image
+
+    return Image.fromarray(_to_8_bits(np.asarray(image)))
 
 
 def _on_white(image: Image) -> Image:

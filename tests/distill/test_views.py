@@ -239,3 +239,17 @@ def test_posterizing_to_no_bits_gives_a_black_image(policy):
         assert operation.aug_fn(grey, 1).getpixel((0, 0)) == (128, 128, 0)
         assert operation.aug_fn(grey, 8) is grey
     assert posterize(Image.new("L", (2, 2), 200), 0).getpixel((0, 0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0.0, 0.5, 1.0]], dtype=np.float32), [0, 128, 255]),
+        (np.array([[0, 32768, 65535]], dtype=np.uint16), [0, 128, 255]),
+        (np.array([[0, 32768, 65535]], dtype=np.int32), [0, 128, 255]),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_deep_images_of_ones_own_set_are_scaled_and_not_cut(values, expected, channels):
+    shown = np.asarray(with_channels(Image.fromarray(values), channels))
+    assert shown.reshape(1, 3, -1)[0, :, 0].tolist() == expected
