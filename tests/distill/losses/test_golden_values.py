@@ -1,6 +1,7 @@
 """Golden values of the papers' formulas in float64, and each formula once more, written out slowly."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -143,6 +144,18 @@ def test_rkd_by_loops():
     (far_s, cos_s), (far_t, cos_t) = relations(es), relations(et)
     expected = 25 * F.smooth_l1_loss(far_s, far_t) + 50 * F.smooth_l1_loss(cos_s, cos_t)
     assert losses.rkd(es, et).item() == pytest.approx(expected.item(), abs=1e-10)
+
+
+def test_rkds_distances_in_parts_are_those_at_once(monkeypatch):
+    es, et = (torch.randn(7, 5, dtype=torch.float64) for _ in range(2))
+    found = []
+    for at_once in (2**28, 2 * 7 * 5):  # all rows, and two of them
+        monkeypatch.setattr(sys.modules[losses.RKD.__module__], "AT_ONCE", at_once)
+        embedding = es.clone().requires_grad_()
+        value = losses.rkd(embedding, et)
+        (gradient,) = torch.autograd.grad(value, embedding)
+        found.append((value.detach(), gradient))
+    torch.testing.assert_close(found[0], found[1], atol=1e-14, rtol=1e-12)
 
 
 def test_rkd_bounds_the_images_that_the_angles_use():
