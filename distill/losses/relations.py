@@ -72,8 +72,8 @@ def _distances(embedding: Tensor) -> Tensor:
     # Without the matrix product of x² + y² - 2xy: its rounding makes near neighbours NaN or 0.
     # In parts, for its gradient holds [rows, B, D] on a GPU: 51 GB of 4,096 images and 768 numbers.
     rows = max(AT_ONCE // embedding.numel(), 1)
-    exact = {"compute_mode": "donot_use_mm_for_euclid_dist"}
-    far = torch.cat([torch.cdist(part, embedding, **exact) for part in embedding.split(rows)])
+    exact = "donot_use_mm_for_euclid_dist"
+    far = torch.cat([torch.cdist(part, embedding, compute_mode=exact) for part in embedding.split(rows)])
     mean = far.sum() / (far > 0).sum().clamp_min(1)
     return far / mean.clamp_min(torch.finfo(far.dtype).tiny)
 
