@@ -57,7 +57,8 @@ def claim(out: Path, recipe: Recipe, resume: Literal["auto", "never"]) -> Litera
             f"{out} holds a run of another recipe ({'; '.join(changed[:3])}{' …' if len(changed) > 3 else ''}); "
             "choose another with --out, or start over with --resume never"
         )
-    return "finished" if (out / "report.json").is_file() else "resume"
+    ended = (*REPORTS, "student/config.json", "student/model.safetensors")  # of which a person may have lost some
+    return "finished" if all((out / name).is_file() for name in ended) else "resume"
 
 
 def begin(out: Path, recipe: Recipe) -> None:

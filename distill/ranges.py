@@ -34,6 +34,10 @@ def check_optim(optim: Optim) -> None:
     for name in ("min_lr", "warmup_lr", "weight_decay", "eps"):
         if not 0 <= getattr(optim, name) < math.inf:
             raise ValueError(f"optim.{name} is {getattr(optim, name)}; use 0 or more")
+    if optim.min_lr > optim.lr:
+        raise ValueError(
+            f"optim.min_lr is {optim.min_lr} and optim.lr {optim.lr}; use --optim.min-lr {optim.lr} or less"
+        )
     if not all(0 <= beta < 1 for beta in optim.betas):
         raise ValueError(f"optim.betas are {optim.betas}; use two numbers of 0 or more and below 1")
     if optim.clip_grad is not None and not optim.clip_grad > 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +17,7 @@ from distill import sharding
 from distill.console import Console
 from distill.data import Images
 from distill.loader import in_order, order_of
+from distill.processes import meet
 from distill.recipe import Recipe, to_json
 from distill.views import train_transform, val_transform
 from teachers import Custom, Ensemble, FrozenTeacher, Head, Teacher, fit_head
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from distill.preflight import Plan
-from distill.processes import meet
 
 HEADS = "teacher_head"  # what the files of fitted heads begin with
 HEAD_FILE = f"{HEADS}.safetensors"
@@ -108,9 +109,8 @@ def _fitted_head(
     if accelerator.is_main_process and not kept.is_file():
         asked: Any = plan.recipe.teacher
         cached = _cache_folder() / f"{_fingerprint(plan, asked.build(layers=layers))}.safetensors"
-        if cached.is_file():
-            head, how = Head.load(cached), "taken from the cache"
-        else:
+        head, how = _cached(cached), "taken from the cache"
+        if head is None:
             # With the layers of the losses already, so that what is exported for it serves the training too.
             backbone = make_teacher(plan.recipe, accelerator, console, layers=layers, head=None, images=plan.train)
             assert isinstance(backbone, FrozenTeacher)
@@ -122,6 +122,13 @@ def _fitted_head(
         console.say(f"head of {config.name} {how}: {figures}")
     meet(accelerator)
     return Head.load(kept)
+
+
+def _cached(file: Path) -> Head | None:
+    """None where it is not there, or damaged, and is to be fitted again."""
+    with suppress(ValueError):
+        return Head.load(file) if file.is_file() else None
+    return None
 
 
 def kept_head(recipe: Recipe, out: Path) -> Heads | None:

@@ -34,6 +34,15 @@ def calibration_error(table: Tensor) -> float | None:
     return float((right - confidence).abs().sum() / rows.sum()) if rows.sum() else None
 
 
+def temperature_of_use(logits: Tensor, labels: Tensor, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> float:
+    """`fit_temperature` to divide a classifier by for good; 1 where every row is right.
+
+    The likelihood then only grows as T shrinks, which says nothing of other images and makes every answer certain.
+    """
+    wrong = reduce((logits.argmax(-1) != labels).sum().double().reshape(1))
+    return fit_temperature(logits, labels, reduce) if wrong.item() else 1.0
+
+
 def fit_temperature(logits: Tensor, labels: Tensor, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> float:
     """The temperature T with the lowest negative log-likelihood of logits [N, K] / T (Guo et al. 2017).
 

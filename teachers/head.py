@@ -9,11 +9,11 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from teachers.calibration import fit_temperature
+from teachers.calibration import temperature_of_use
 
 L2_GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1e0)
 
@@ -67,11 +67,14 @@ class Head(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """The head that `save` wrote."""
-        with safe_open(path, "pt") as file:
-            text = dict(file.metadata())
-            figures = {name: float(text.pop(name)) for name in _FIGURES if name in text}
-            return cls(file.get_tensor("weight"), file.get_tensor("bias"), **figures, metadata=text)
+        """The head that `save` wrote. ValueError for a file that is damaged."""
+        try:
+            with safe_open(path, "pt") as file:
+                text = dict(file.metadata())
+                figures = {name: float(text.pop(name)) for name in _FIGURES if name in text}
+                return cls(file.get_tensor("weight"), file.get_tensor("bias"), **figures, metadata=text)
+        except (SafetensorError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no whole head ({error}); remove it, and it is fitted again") from None
 
 
 _FIGURES = ("l2", "heldout_top1", "heldout_nll", "temperature")
@@ -125,7 +128,7 @@ def fit_head(
     temperature = 1.0
     if calibrate_on is not None:
         judged = held & calibrate_on.to(held.device)
-        temperature = fit_temperature(F.linear(x[judged], weight, bias), labels[judged])
+        temperature = temperature_of_use(F.linear(x[judged], weight, bias), labels[judged])
     return Head(
         weight / temperature,
         bias / temperature,

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teachers.calibration import fit_temperature
+from teachers.calibration import temperature_of_use
 from teachers.features import Features
 from teachers.head import L2_GRID, Head
 
@@ -57,7 +57,7 @@ def fit_streamed(
     plain = [(F.linear(x, weight, bias).cpu(), y.cpu()) for x, y in features.chunks(device, held_out=True, plain=True)]
     none = torch.empty(0, num_classes), torch.empty(0, dtype=torch.long)
     logits, labels = (torch.cat(parts) for parts in zip(*(plain or [none]), strict=True))
-    temperature = fit_temperature(logits, labels, lambda sums: reduce(sums.to(device)).cpu())
+    temperature = temperature_of_use(logits, labels, lambda sums: reduce(sums.to(device)).cpu())
     return Head(
         (weight / temperature).cpu(),
         (bias / temperature).cpu(),

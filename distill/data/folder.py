@@ -15,6 +15,7 @@ from distill.data.files import FileImages, class_folders, files_digest, image_fi
 from distill.data.split import described, stratified
 
 VAL_NAMES = ("val", "valid", "validation", "test")
+SPLITS = {"train", "training", *VAL_NAMES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,15 @@ class Folder:
         if (root / "train").is_dir() and (classes := class_folders(root / "train")):
             return root / "train", classes
         if classes := class_folders(root):
+            if {name.casefold() for name in classes} <= SPLITS:
+                raise ValueError(
+                    f"the classes in {root} would be {', '.join(classes)}, which are names of splits; "
+                    "call them train and val, with a folder for each class in both"
+                )
+            if len(classes) == 1:
+                raise ValueError(
+                    f"{root} has the one class {classes[0]!r}; name the folder whose folders are the classes"
+                )
             return root, classes
         raise ValueError(
             f"{root} holds no class folders with images; put each class's images in a folder of its own, "

@@ -116,6 +116,8 @@ class Export:
             import_as_main(self.script)
         from distill.export import int8, onnx
 
+        onnx.check_opset(self.opset)
+
         images = int8.validation_images(source) if self.int8 else None
         off = onnx.write(source, out, normalize=self.normalize, opset=self.opset)
         takes = "images in 0..1" if self.normalize else "normalised images"

@@ -13,6 +13,7 @@ from distill.compare.onnxfile import open_session
 from distill.export.source import Source, check
 from teachers.runtime.silence import first_line, silence
 
+LEAST_OPSET = 18
 LARGEST_BYTES = 2**31 - 2**24
 """Of the weights in one file: a protobuf holds 2 GiB."""
 
@@ -35,6 +36,14 @@ def write(source: Source, out: Path, *, normalize: bool, opset: int) -> float:
         off = check(_answers(file), source, "ONNX", normalize=normalize)
         file.replace(out)
     return off
+
+
+def check_opset(opset: int) -> None:
+    """ValueError for a version that PyTorch's exporter does not write, and leaves as another without a word."""
+    from onnx.defs import onnx_opset_version
+
+    if not LEAST_OPSET <= opset <= onnx_opset_version():
+        raise ValueError(f"--opset is {opset}; use {LEAST_OPSET} to {onnx_opset_version()}")
 
 
 def _answers(file: Path) -> Callable[[Tensor], Tensor]:

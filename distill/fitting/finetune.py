@@ -29,7 +29,7 @@ from distill.teaching import BATCH_SIZE
 from distill.views import derived_seed, order
 from students.preprocess import Preprocess
 from teachers import Teacher, source
-from teachers.calibration import fit_temperature
+from teachers.calibration import temperature_of_use
 from teachers.classifier import divide
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _calibrate(model: Any, task: Task, accelerator: Accelerator, console: Consol
             labels.append(batch.labels)
             counter.advance(len(batch.views) * accelerator.num_processes)
     said, known = torch.cat(logits), torch.cat(labels)
-    temperature = fit_temperature(said, known, summed(accelerator))
+    temperature = temperature_of_use(said, known, summed(accelerator))
     correct = summed(accelerator)((said.argmax(1) == known).sum().double())
     top1 = correct.item() / len(images)
     console.say(f"held-out images: top-1 {top1:.1%}, temperature {temperature:.3f}")

@@ -17,7 +17,7 @@ from distill import Arrays, Folder, Optim, Recipe, Views
 from distill.compare.seen import seen
 from distill.compare.terms import Terms
 from distill.data import BadImages, Images, Paths, image_files
-from distill.folder import begin, claim
+from distill.folder import REPORTS, begin, claim
 from distill.loader import Layout, in_order, train_batches
 from distill.passed_over import list_bad
 from distill.views import train_transform, val_transform
@@ -304,3 +304,30 @@ def test_labels_of_ones_own_set_may_be_of_any_integer_kind():
     for labels in (batch.labels, shown.labels):
         assert labels is not None
         assert (labels.dtype, labels.tolist()) == (torch.long, [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["Train", "Val"], "the classes in .* would be Train, Val, which are names of splits; call them train and val"),
+        (["photos"], "has the one class 'photos'; name the folder whose folders are the classes"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(tmp_path, classes, message):
+    make_folder(tmp_path, dict.fromkeys(classes, 3))
+    with pytest.raises(ValueError, match=message):
+        Folder(root=str(tmp_path)).train()
+
+
+def test_a_finished_run_that_lost_a_file_goes_on_to_make_it_again(tmp_path):
+    recipe = Recipe(student=VIT_TINY, teacher=None, data=Folder(root="x"), losses={}, optim=Optim(epochs=1))
+    begin(tmp_path, recipe)
+    (tmp_path / "student").mkdir()
+    files = [*REPORTS, "student/config.json", "student/model.safetensors"]
+    for name in files:
+        (tmp_path / name).touch()
+    assert claim(tmp_path, recipe, "auto") == "finished"
+    for name in files:
+        (tmp_path / name).unlink()
+        assert claim(tmp_path, recipe, "auto") == "resume"
+        (tmp_path / name).touch()

@@ -124,6 +124,7 @@ def unlabelled(recipe):
         (optim(batch_size=7), "batch_size 7 does not divide among 2 processes × 1 accumulation steps"),
         (optim(batch_size=32), "a batch takes 32 images but there are 24 to train on"),
         (optim(epochs=0), "optim.epochs is 0; use 1 or more"),
+        (optim(lr=1e-6), "optim.min_lr is 1e-05 and optim.lr 1e-06; use --optim.min-lr 1e-06 or less"),
         (optim(warmup_epochs=3), "optim.warmup_epochs is 3 but the run has 2 epochs"),
         (optim(lr=0.0), "optim.lr is 0.0; use a number above 0"),
         (optim(weight_decay=float("nan")), "optim.weight_decay is nan; use 0 or more"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from teachers.calibration import TEMPERATURES, calibration_error, fit_temperature, reliability
+from teachers.calibration import TEMPERATURES, calibration_error, fit_temperature, reliability, temperature_of_use
 
 
 def of_probability(p: list[float]) -> Tensor:
@@ -73,3 +73,10 @@ def test_rows_that_are_not_finite_have_no_confidence() -> None:
     table = reliability(torch.tensor([[float("nan"), 0.0], [0.0, 0.0]]), torch.tensor([1, 0]))
     assert table.sum(0)[:2].tolist() == [2.0, 0.5]
     assert table[0].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_where_every_row_is_right_nothing_is_divided() -> None:
+    logits = 3 * torch.eye(4)
+    assert temperature_of_use(logits, torch.arange(4)) == 1.0
+    wrong = torch.tensor([0, 1, 2, 2])
+    assert temperature_of_use(logits, wrong) == fit_temperature(logits, wrong) != 1.0

@@ -144,3 +144,13 @@ def test_labels_and_groups_that_cannot_be() -> None:
         fit_head(x, torch.arange(4), num_classes=3)
     with pytest.raises(ValueError, match="at least two groups"):
         fit_head(x, torch.arange(4), num_classes=4, groups=torch.zeros(4, dtype=torch.long))
+
+
+def test_a_damaged_head_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "head.safetensors"
+    Head(torch.randn(3, 2), torch.randn(3), l2=0.1, heldout_top1=0.5, heldout_nll=1.0).save(file)
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(
+        ValueError, match=r"head\.safetensors is no whole head \(.*\); remove it, and it is fitted again"
+    ):
+        Head.load(file)

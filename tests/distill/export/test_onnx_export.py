@@ -223,3 +223,9 @@ def test_a_file_that_does_not_say_how_images_are_prepared_is_refused(exported, t
     ):
         with pytest.raises(ValueError, match=says):
             onnx_candidate(tmp_path / f"{file}.onnx", OnnxInput())
+
+
+@pytest.mark.parametrize("opset", [13, 17, 99])
+def test_an_opset_that_is_not_written_is_refused(opset):
+    with pytest.raises(ValueError, match=rf"--opset is {opset}; use 18 to \d\d"):
+        onnx_export.check_opset(opset)
