@@ -81,6 +81,6 @@ def features_of(
             size = sum(path.stat().st_size for path in folder.glob("*.npy")) / 2**30
             console.say(f"features are kept in {folder} ({size:.2f} GiB)")
         else:
-            meet(accelerator)
+            accelerator.wait_for_everyone()
             if accelerator.is_local_main_process:
                 shutil.rmtree(folder, ignore_errors=True)
