@@ -30,9 +30,9 @@ class Objective(nn.Module):
         shapes = config.shapes()
         self.preprocess = Preprocess(config.img_hw, config.input_mean, config.input_std)
         self.student = student
-        _check_names(losses)
         self.losses = {name: loss for name, loss in losses.items() if loss.weight}
         self.bound = {name: _bind(name, loss, shapes, teacher, images) for name, loss in self.losses.items()}
+        _check_names(self.bound)
         self.projections = nn.ModuleDict({name: b for name, b in self.bound.items() if isinstance(b, nn.Module)})
         needs = [loss.needs for loss in self.losses.values()]
         self.student_layers = sorted({shapes.layer(layer) for need in needs for layer in need.student_layers})
@@ -76,10 +76,11 @@ class Objective(nn.Module):
         return exempt | {name for name, parameter in self.named_parameters() if parameter.ndim <= 1}
 
 
-def _check_names(losses: Mapping[str, Loss]) -> None:
+def _check_names(bound: Mapping[str, Bound]) -> None:
     # `total` is the sum's own place, and torch keeps projections by name beside its own attributes, without dots.
-    for name in losses:
-        if name == "total" or "." in name or not name or hasattr(nn.ModuleDict, name):
+    for name, loss in bound.items():
+        kept = isinstance(loss, nn.Module) and ("." in name or not name or hasattr(nn.ModuleDict, name))
+        if name == "total" or kept:
             raise ValueError(f"no loss can be named {name!r}, which the sum or PyTorch needs; call it otherwise")
 
 

@@ -66,4 +66,4 @@ def test_a_name_that_the_sum_or_torch_needs_is_refused(name):
     with pytest.raises(
         ValueError, match=f"no loss can be named '{name}', which the sum or PyTorch needs; call it otherwise"
     ):
-        Objective(CONFIG.build(), {"labels": CrossEntropy(), name: HardTargets()}, TEACHER)
+        Objective(CONFIG.build(), LOSSES | {name: Hint(pairs=((0, 1),))}, TEACHER)
