@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.util import get_temp_dir
@@ -134,9 +134,8 @@ class _Addressed(Dataset[tuple[Tensor, int, int]]):
     def collate(self, samples: list[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor | None, Tensor, tuple[str, ...]]:
         """Views, labels and indices of a batch, and the bad images that this process has come across since the last."""
         views, labels, index = zip(*samples, strict=True)
-        known = None if UNLABELLED in labels else torch.tensor(labels, dtype=torch.long)
         bad = bad_images(self.images)
-        return torch.stack(views), known, torch.tensor(index), bad.untold() if bad else ()
+        return torch.stack(views), known(labels), torch.tensor(index), bad.untold() if bad else ()
 
 
 class _Addresses:
@@ -188,19 +187,31 @@ def in_order(
     process: int = 0,
     processes: int = 1,
 ) -> Iterator[Batch]:
-    """One process's share of all the images, in order and each of them once; the last batch is as large as is left.
+    """One process's share of all the images, in order and each of them once, in batches as `shares` has them.
 
-    Every process that has any gets the same number of batches, so that all of them call a divided model equally often.
     With a seed, each is in its random view of epoch 0.
     """
-    indices = range(process, len(images), processes)
-    parts = [[(0, i, 0) for i in indices[start : start + batch_size]] for start in range(0, len(indices), batch_size)]
-    longest = -(-len(images) // processes)  # the first process's share
-    if parts and len(parts) < -(-longest // batch_size) and len(parts[-1]) > 1:
-        parts[-1:] = [parts[-1][:1], parts[-1][1:]]
+    parts = [[(0, i, 0) for i in part] for part in shares(len(images), batch_size, process, processes)]
     loader = _loader(_Addressed(images, transform, seed), parts, workers)
     for part, (views, labels, index) in zip(parts, _told(loader, images), strict=True):
         yield Batch(views, labels, index, 0, part[0][1])
+
+
+def shares(images: int, batch_size: int, process: int, processes: int) -> list[range]:
+    """The batches of one process's share of so many images, in order; the last is as large as is left.
+
+    Every process that has any gets the same number of batches, so that all of them call a divided model equally often.
+    """
+    own, longest = range(process, images, processes), -(-images // processes)
+    parts = [own[start : start + batch_size] for start in range(0, len(own), batch_size)]
+    if parts and len(parts) < -(-longest // batch_size) and len(parts[-1]) > 1:
+        parts[-1:] = [parts[-1][:1], parts[-1][1:]]
+    return parts
+
+
+def known(labels: Sequence[int]) -> Tensor | None:
+    """Labels of any kind of integer as [B]; None where one is unknown."""
+    return None if UNLABELLED in labels else torch.tensor(labels, dtype=torch.long)
 
 
 def default_workers(processes_here: int) -> int:

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from distill.compare.corruptions import corrupt
 from distill.compare.terms import Terms
-from distill.data import UNLABELLED, Images
-from distill.loader import START, clear_up_after_loaders, default_workers
+from distill.data import Images
+from distill.loader import START, clear_up_after_loaders, default_workers, known, shares
 
 BATCH_SIZE = 64
 FEW = 64
@@ -57,17 +57,13 @@ def seen(
 ) -> Iterator[Seen]:
     """One process's share of the images at `indices`, in order, once for each corruption; None leaves them as they are.
 
-    The last batch of a corruption is as large as is left. Every process that has any images gets the same number of
-    batches, so that all of them call a divided model equally often.
+    Its batches of each corruption are those of `distill.loader.shares`.
     """
     distinct = list(dict.fromkeys(terms))
-    share = indices[process::processes]
-    cuts = [share[start : start + BATCH_SIZE] for start in range(0, len(share), BATCH_SIZE)]
-    if cuts and len(cuts) < -(-len(indices[::processes]) // BATCH_SIZE) and len(cuts[-1]) > 1:
-        cuts[-1:] = [cuts[-1][:1], cuts[-1][1:]]
-    parts = [[(corruption, index) for index in cut] for corruption in corruptions for cut in cuts]
+    cuts = shares(len(indices), BATCH_SIZE, process, processes)
+    parts = [[(corruption, indices[at]) for at in cut] for corruption in corruptions for cut in cuts]
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    workers = 0 if len(share) * len(corruptions) <= FEW else default_workers(here)
+    workers = 0 if sum(map(len, parts)) <= FEW else default_workers(here)
     clear_up_after_loaders()
     loader = DataLoader(
         _Views(images, distinct),
@@ -83,8 +79,7 @@ def seen(
 
 def _collate(samples: list[tuple[list[Tensor], int, int]]) -> tuple[list[Tensor], Tensor | None, Tensor]:
     views, labels, index = zip(*samples, strict=True)
-    known = None if UNLABELLED in labels else torch.tensor(labels, dtype=torch.long)
-    return [torch.stack(of_one) for of_one in zip(*views, strict=True)], known, torch.tensor(index)
+    return [torch.stack(of_one) for of_one in zip(*views, strict=True)], known(labels), torch.tensor(index)
 
 
 def spread(total: int, most: int | None) -> range | list[int]:
