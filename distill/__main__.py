@@ -78,12 +78,9 @@ def main() -> None:
 
     waiting.rest()
     arguments = sys.argv[1:]
-    with failures.in_one_line(" ".join([PROGRAM, *arguments[:1]]), failures.STAYS):
-        try:
-            _carry_out(arguments)
-        except BrokenPipeError:  # as of `| head`, which has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(141)
+    place = " ".join([PROGRAM, *arguments[:1]])
+    with failures.in_one_line(place, failures.STAYS), failures.until_unheard():
+        _carry_out(arguments)
 
 
 def _carry_out(arguments: list[str]) -> None:

@@ -61,6 +61,16 @@ def in_one_line(place: str, then: str = GO_ON) -> Iterator[None]:
         sys.exit(130)
 
 
+@contextmanager
+def until_unheard() -> Iterator[None]:
+    """End quietly, with a shell's exit code for it, where a reader such as head has seen enough of what is printed."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at the end
+        sys.exit(128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else FAILED)
+
+
 def described(error: Exception, place: str = "", then: str = GO_ON) -> tuple[str, int] | None:
     """An error's line and exit code; None if it is none that a run can meet, but a mistake of ours."""
     if isinstance(error, ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -38,11 +37,8 @@ def run(recipe: Recipe, args: Sequence[str] | None = None) -> Path:
     script = Path(sys.argv[0])
     with failures.in_one_line("the run's options"):
         described = getattr(sys.modules["__main__"], "__doc__", None)
-        try:
+        with failures.until_unheard():
             recipe, options = parse(recipe, RunOptions(), args, prog=script.name, description=described)
-        except BrokenPipeError:  # of `--help | head`, which has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(141)
     if options.alone:
         recipe = recipe.without_teacher()
     out = Path(options.out or f"runs/{script.stem}{'-alone' * options.alone}")

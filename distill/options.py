@@ -64,3 +64,5 @@ class RunOptions:
                 raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; use 0 or more")
         if self.out == "":
             raise ValueError("--out is empty; name a folder, or leave it out")
+        if "all" in self.trackers:
+            raise ValueError("--trackers all takes whatever is installed; name those you want, such as tensorboard")

@@ -26,10 +26,6 @@ def accelerator(options: RunOptions, out: Path) -> Accelerator:
     found = Accelerator(project_dir=str(out))
     launched.check_place(found, rehearsal=options.dry_run)
     # Not before: accelerate's own messages need an Accelerator, which must be the first to look at the processes.
-    if "all" in options.trackers:
-        raise ValueError(
-            "--trackers all would take whatever is installed; name those that you want, such as tensorboard"
-        )
     found.log_with = filter_trackers(list(options.trackers), found.logging_dir)
     usable = {str(getattr(tracker, "value", tracker)) for tracker in found.log_with}
     for tracker in options.trackers:

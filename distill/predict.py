@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -61,14 +60,10 @@ class Predict:
         model = named.load_one(self.model, accelerator, onnx=self.onnx)
         seen = predictions(model, accelerator.device, paths, batch_size=self.batch_size, top_k=self.top_k)
         names = own_names(model)
-        try:
-            if self.json:
-                broken = _write(_progress(seen, len(paths)), names)
-            else:
-                broken = _show(_progress(seen, len(paths)), _spoken(names), paths)
-        except BrokenPipeError:  # a reader such as head has seen enough; Python's own flush at the end shall not say so
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
+        if self.json:
+            broken = _write(_progress(seen, len(paths)), names)
+        else:
+            broken = _show(_progress(seen, len(paths)), _spoken(names), paths)
         if broken:
             print(f"{broken:,} of {len(paths):,} image{'s' * (len(paths) > 1)} could not be read", file=sys.stderr)
             sys.exit(1)

@@ -143,6 +143,14 @@ def wait_for(condition, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+def assert_alike(one: Path, other: Path, weights_within: float = 1e-4) -> None:
+    """The same lines of metrics.jsonl to 1e-4, and the same students."""
+    for a, b in zip(metrics(one), metrics(other), strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+    for name, weight in weights(one).items():
+        assert torch.allclose(weight, weights(other)[name], atol=weights_within), name
+
+
 def test_two_processes_and_accumulation_give_the_losses_and_weights_of_one(world):
     # A hint's channel statistics are those of what is seen at once, so accumulation is compared without them.
     same = ("--log-every-steps", "1", "--optim.epochs", "2", "--workers", "0", *SINGLE_THREAD)
@@ -152,10 +160,7 @@ def test_two_processes_and_accumulation_give_the_losses_and_weights_of_one(world
     assert launched.returncode == 0, launched.stderr
     assert "64 images = 2 processes × 32" in launched.stdout
 
-    for a, b in zip(metrics(one), metrics(two), strict=True):
-        assert a == pytest.approx(b, abs=1e-4)
-    for name, weight in weights(one).items():
-        assert torch.allclose(weight, weights(two)[name], atol=1e-4), name
+    assert_alike(one, two)
     assert report(one)["models"][1]["top1"] == pytest.approx(report(two)["models"][1]["top1"], abs=0.01)
 
     # Accumulation shows fewer images at once to what compares them.
@@ -180,10 +185,7 @@ def test_a_resume_that_accumulates_otherwise_takes_whole_steps(world):
     done = world.here("--out", str(resumed), *plain, *options, ACCELERATE_GRADIENT_ACCUMULATION_STEPS="2")
     assert done.returncode == 0, done.stderr
     assert "resumed after step 15 of 20" in done.stdout
-    for a, b in zip(metrics(whole), metrics(resumed), strict=True):
-        assert a == pytest.approx(b, abs=1e-4)
-    for name, weight in weights(whole).items():
-        assert torch.allclose(weight, weights(resumed)[name], atol=1e-5), name
+    assert_alike(whole, resumed, weights_within=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ finally:
     ("options", "message"),
     [
         (("--log-every-steps", "0"), "--log-every-steps is 0; use 1 or more"),
+        (("--trackers", "all"), "name those you want, such as tensorboard"),
         (("--optim.lr", "0"), "optim.lr is 0.0; use a number above 0"),
         (("--data.path", "nowhere.npz"), "nowhere.npz; name an .npz file with --data.path"),
         (("--out", "photos"), "photos is not empty and not a run folder; choose another with --out"),
